@@ -126,7 +126,7 @@ pub struct GenArgs {
     /// How examples are divided into splits
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
-    /// Ratios of train, validation and test
+    /// Shares of train, validation and test, which add up to 1; or their ratio in whole numbers, such as 8,1,1
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
     split: SplitRatios,
     /// Use only the first N image files, sorted by name [default: all]

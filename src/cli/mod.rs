@@ -18,8 +18,11 @@ pub mod score;
 pub mod study;
 pub mod train;
 
+use crate::io::plain::{one_of, parse_fault};
+use crate::train::known_names;
 use crate::{Error, Result};
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -122,6 +125,42 @@ fn check_threads() -> Result<()> {
     }
 }
 
+/// A usage error in plain words, with the setting that was meant by a flag that does not exist.
+fn explained(error: &clap::Error, said: &str) -> String {
+    let said = parse_fault(said);
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (argument, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+    let is_train = std::env::args().nth(1).is_some_and(|command| command == "train");
+    let tip = match (error.kind(), argument) {
+        (ErrorKind::UnknownArgument, Some(number)) if number.parse::<f64>().is_ok_and(|number| number < 0.0) => {
+            Some(format!("{number} is below 0, which no flag here takes"))
+        }
+        (ErrorKind::UnknownArgument, Some(argument)) if is_train => {
+            let (name, value) = argument.split_once('=').unwrap_or((argument, "VALUE"));
+            match known_names::keys(name).as_slice() {
+                [] => known_names::hint(name),
+                keys => {
+                    let sets: Vec<String> = keys.iter().map(|key| format!("--set {key}={value}")).collect();
+                    Some(format!("settings are given with --set: {}", one_of(&sets)))
+                }
+            }
+        }
+        (ErrorKind::InvalidValue, Some(argument)) => {
+            let flag = argument.split(' ').next().unwrap_or_default();
+            value.and_then(|value| known_names::value_hint(flag, value)).map(String::from)
+        }
+        _ => None,
+    };
+    let Some(tip) = tip else { return said };
+    match said.split_once("\n\n") {
+        Some((first, rest)) => format!("{first}\n\n  tip: {tip}\n\n{rest}"),
+        None => format!("{said}\n  tip: {tip}"),
+    }
+}
+
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
     if let Err(e) = check_utf8(std::env::args_os()).and_then(|()| check_threads()) {
@@ -132,9 +171,13 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
+            let said = e.render().to_string();
+            let explained = explained(&e, &said);
             if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
                 // clap would print the argument as it is.
-                output::status(&e.render().to_string());
+                output::status(&explained);
+            } else if e.use_stderr() && explained != said {
+                output::lines(&explained);
             } else {
                 let _ = e.print();
             }

@@ -18,6 +18,11 @@ pub fn status(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", message(text));
 }
 
+/// Print a text of several lines to stderr as it is; it holds nothing that [`is_altered`].
+pub fn lines(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
 /// Print a note to stderr.
 pub fn note(text: &str) {
     status(&format!("note: {text}"));

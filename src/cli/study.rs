@@ -3,10 +3,12 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
-use super::progress::{duration, style, times};
+use super::progress::{style, times};
 use super::train::Signals;
+use crate::config::reference::commented_study;
 use crate::io::text::{counted, wrapped};
 use crate::report;
+use crate::stats::table::duration;
 use crate::study::{
     self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
 };
@@ -52,7 +54,7 @@ pub struct StudyArgs {
     /// other machines
     #[arg(long, value_name = "TASK")]
     only: Vec<String>,
-    /// Print the file with the changes of --set, and exit
+    /// Print the file with the changes of --set, each key with its meaning, and exit; the output is a file of a study
     #[arg(long)]
     print_config: bool,
 }
@@ -71,7 +73,7 @@ impl StudyArgs {
         let study = Study::read(&self.config, &self.sets, TrainConfig::resolve)?;
         let toml = study.to_toml()?;
         if self.print_config {
-            return print(&toml).map(|()| ExitCode::SUCCESS);
+            return print(&commented_study(&study.table)?).map(|()| ExitCode::SUCCESS);
         }
         self.device.open()?;
         let out = match (&self.out, self.config.file_stem()) {

@@ -73,11 +73,12 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
-    /// runs of a study, set JIGSAW_METRICS_COMMAND. If the command fails, training continues
+    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once, with the
+    /// run's directory in JIGSAW_RUN_DIR; scripts/trackers has W&B, trackio and MLflow. For the runs of a study, set JIGSAW_METRICS_COMMAND.
+    /// If the command fails, training continues
     #[arg(long, value_name = "COMMAND")]
     metrics_command: Option<String>,
-    /// Print the resolved settings and exit
+    /// Print the resolved settings, each with its meaning, and exit; the output is a configuration
     #[arg(long)]
     print_config: bool,
     /// Print the planned memory and steps, whether the run fits, and settings that would make it fit; train and write nothing
@@ -89,13 +90,21 @@ impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(mut self) -> Result<ExitCode> {
         if let Some(dir) = &self.resume {
-            let manifest: RunManifest = files::read_json(&dir.join("run.json"))?;
+            files::require_dir(dir, "run")?;
+            let identity = dir.join("run.json");
+            if !identity.is_file() {
+                return Err(Error::input(format!(
+                    "no run in {}: it has no run.json; name the --out of a run",
+                    dir.display()
+                )));
+            }
+            let manifest: RunManifest = files::read_json(&identity)?;
             (self.model, self.data) = (Some(manifest.model.into()), Some(manifest.data.into()));
             (self.config, self.out) = (Some(dir.join("config.toml")), Some(dir.clone()));
         }
         let config = TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets)?;
         if self.print_config {
-            return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
+            return print(&config.to_commented_toml()?).map(|()| ExitCode::SUCCESS);
         }
         let missing = |flag: &str| Error::input(format!("{flag} is missing"));
         let data = self.data.ok_or_else(|| missing("--data"))?;
@@ -125,9 +134,7 @@ impl TrainArgs {
         let ended = match command {
             None => undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut progress)),
             Some(command) => {
-                let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
-                let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
+                let mut report = MetricsCommand::new(&command, &task.out, &mut progress)?;
                 let ended = undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut report));
                 report.close();
                 ended

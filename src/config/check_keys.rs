@@ -1,5 +1,6 @@
-//! Unknown keys of a configuration: found with their place, answered with the nearest key that exists.
+//! Unknown keys of a configuration: found with their place, answered with the key that was meant.
 
+use crate::train::known_names;
 use crate::{Error, Result};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
@@ -27,19 +28,20 @@ pub fn check_keys(written: &DeTable<'_>, known: &Table, section: &str, name: &st
     Ok(())
 }
 
-/// The error for a key that does not exist: the nearest one that does, first in the same section, then anywhere.
+/// The error for a key that does not exist, with what to write: the key of another section or that does the same as this name of another program, else
+/// the nearest of the same section.
 pub fn unknown(place: &str, path: &str, level: &Table, section: &str) -> Error {
     let last = path.rsplit('.').next().unwrap_or(path);
-    let here = level.keys().map(|k| (strsim::jaro_winkler(last, k), join(section, k)));
-    let nearest = here.max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = match nearest {
-        Some((similarity, key)) if similarity > 0.75 => format!("did you mean {key}?"),
-        _ => {
-            let keys: Vec<&str> = level.keys().map(String::as_str).collect();
-            let whose = if section.is_empty() { "the sections are" } else { "the keys here are" };
-            format!("{whose} {}", keys.join(", "))
-        }
+    let nearest = || {
+        let here = level.keys().map(|k| (strsim::jaro_winkler(last, k), join(section, k)));
+        let nearest = here.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(similarity, _)| *similarity > 0.75);
+        nearest.map(|(_, key)| format!("did you mean {key}?"))
     };
+    let hint = known_names::hint(path).or_else(nearest).unwrap_or_else(|| {
+        let keys: Vec<&str> = level.keys().map(String::as_str).collect();
+        let whose = if section.is_empty() { "the sections are" } else { "the keys here are" };
+        format!("{whose} {}", keys.join(", "))
+    });
     Error::input(format!("{place}: unknown key {path}; {hint}"))
 }
 

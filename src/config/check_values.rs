@@ -134,15 +134,6 @@ pub fn values(config: &TrainConfig) -> Result<()> {
         t.save_total_limit,
         "at least 1 (the last checkpoint is what a run resumes from)",
     )?;
-    if let Some(steps) = t.steps
-        && t.warmup_steps >= 1.0
-        && t.warmup_steps as usize > steps
-    {
-        return Err(Error::input(format!(
-            "train.warmup_steps = {} is longer than train.steps = {steps}",
-            t.warmup_steps
-        )));
-    }
     if let Some(lora) = &config.lora {
         lora.check()?;
         if lora.dropout > 0.0 && t.method == Method::Rft {

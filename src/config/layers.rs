@@ -1,7 +1,9 @@
 //! Layers of settings: defaults, a TOML file, `--set` arguments. Keys are checked by [`check_keys`].
 
 use super::check_keys::{check_keys, join, unknown};
+use crate::io::plain::{fault, toml_fault};
 use crate::io::toml::{flatten, parse_value, put, to_table};
+use crate::train::known_names::value_hint;
 use crate::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::de::DeTable;
@@ -17,9 +19,9 @@ pub fn read<T: Serialize>(text: Option<(&str, &str)>, sets: &[String], every_key
     let known = to_table(every_key)?;
     let mut written = Table::new();
     if let Some((name, text)) = text {
-        let parsed = DeTable::parse(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
+        let parsed = DeTable::parse(text).map_err(|e| Error::input(format!("{name}: {}", toml_fault(&e))))?;
         check_keys(parsed.get_ref(), &known, "", name, text)?;
-        written = toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
+        written = toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", toml_fault(&e))))?;
     }
     let mut over = Table::new();
     for set in sets {
@@ -39,10 +41,15 @@ pub fn apply<T: Serialize + DeserializeOwned>(defaults: &T, written: &Table) -> 
         let mut one = base.clone();
         put(&mut one, &key, value.clone());
         if let Err(e) = one.try_into::<T>() {
-            return Err(Error::input(format!("{key} = {value}: {}", first_line(e.message()))));
+            let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+            let advice = match value_hint(&key, &value.to_string()) {
+                _ if value.as_str().is_some_and(digits) => "; this number is too large".into(),
+                advice => advice.map(|advice| format!("; {advice}")).unwrap_or_default(),
+            };
+            return Err(Error::input(format!("{key} = {value}: {}{advice}", fault(e.message()))));
         }
     }
-    all.try_into::<T>().map_err(|e| Error::input(format!("configuration: {}", first_line(e.message()))))
+    all.try_into::<T>().map_err(|e| Error::input(format!("configuration: {}", fault(e.message()))))
 }
 
 /// The keys of `over` written into `base`, section by section, without the alternatives they replace.
@@ -86,8 +93,4 @@ fn apply_set(written: &mut Table, set: &str, known: &Table) -> Result<()> {
     }
     put(written, key, parse_value(value.trim()));
     Ok(())
-}
-
-fn first_line(message: &str) -> &str {
-    message.lines().next().unwrap_or(message)
 }

@@ -7,6 +7,7 @@
 mod check_keys;
 mod check_values;
 mod layers;
+pub mod reference;
 
 use crate::io::files;
 use crate::train::settings::{Method, RolloutSettings, TrainConfig};
@@ -53,5 +54,7 @@ impl TrainConfig {
     }
 }
 
+#[cfg(test)]
+mod settings_page;
 #[cfg(test)]
 mod tests;

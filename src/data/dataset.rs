@@ -3,6 +3,7 @@
 
 use super::manifest::{MANIFEST, Manifest};
 use super::{IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, jsonl, source};
+use crate::io::plain::json_fault;
 use crate::io::{files, hex};
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -67,7 +68,8 @@ impl Dataset {
         let mut lines: HashMap<String, usize> = HashMap::new();
         for (i, line) in text.lines().enumerate() {
             let place = || format!("{}:{}", path.display(), i + 1);
-            let record: Record = serde_json::from_str(line).map_err(|e| Error::input(format!("{}: {e}", place())))?;
+            let record: Record =
+                serde_json::from_str(line).map_err(|e| Error::input(format!("{}: {}", place(), json_fault(&e))))?;
             check(&record, &root).map_err(|e| e.context(place()))?;
             if let Some(first) = lines.insert(record.id.clone(), i + 1) {
                 return Err(Error::input(format!(

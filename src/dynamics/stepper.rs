@@ -19,7 +19,7 @@ const ADAM_EPS: f64 = 1e-8;
 const PIECE: usize = 1 << 14;
 
 /// How token log-probabilities are reduced to the log-likelihood of a response; the loss is its negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResponseLoss {
     /// Their mean, as in training: a long response makes no larger step than a short one.

@@ -4,6 +4,7 @@ use super::config::HubConfig;
 use super::listing::{RepoFile, RepoListing};
 use super::repo_id::RepoId;
 use crate::io::http::{self, Backoff, HttpClient, HttpOptions, Timeout};
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::time::Duration;
@@ -84,8 +85,9 @@ impl HubClient {
         let mut response = self.get(&url, repo, None)?;
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
         let text = text.map_err(|e| FetchError::Transient(format!("{} broke off: {e}", self.endpoint), None))?;
-        let info: ModelInfo = serde_json::from_str(&text)
-            .map_err(|e| Error::failed(format!("{url}: not the answer of a Hub ({e}); is HF_ENDPOINT right?")))?;
+        let info: ModelInfo = serde_json::from_str(&text).map_err(|e| {
+            Error::failed(format!("{url}: not the answer of a Hub ({}); is HF_ENDPOINT right?", json_fault(&e)))
+        })?;
         info.listing()
             .ok_or_else(|| Error::failed(format!("{url}: the answer names no commit; is HF_ENDPOINT right?")).into())
     }

@@ -1,6 +1,7 @@
 //! Reading and writing files: errors name the file, and a reader never sees half of one.
 
 use crate::io::lock;
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -26,7 +27,14 @@ pub fn open_regular(path: &Path) -> std::io::Result<File> {
 
 /// As [`open_regular`], with an input error that names the file.
 pub fn open(path: &Path) -> Result<File> {
-    open_regular(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))
+    open_regular(path).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, why: &std::io::Error) -> Error {
+    match why.kind() {
+        std::io::ErrorKind::NotFound => Error::input(format!("cannot read {}: there is no such file", path.display())),
+        _ => Error::input(format!("cannot read {}: {why}", path.display())),
+    }
 }
 
 /// What is no regular file, in words.
@@ -50,7 +58,7 @@ fn kind(found: fs::FileType) -> &'static str {
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    read.map_err(|e| unreadable(path, &e))?;
     Ok(bytes)
 }
 
@@ -63,7 +71,8 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// Read and parse a JSON file; a parse error names file, line and column.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    let text = read_text(path)?;
+    serde_json::from_str(&text).map_err(|e| Error::input(format!("{}: {}", path.display(), json_fault(&e))))
 }
 
 /// Read a JSON file that names its format in a field `format_version`.

@@ -5,6 +5,7 @@
 //! that are there.
 
 use crate::io::files;
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,8 +157,9 @@ fn read_with_ends<T: DeserializeOwned>(path: &Path) -> Result<Vec<(T, u64)>> {
     // What follows the last newline is a torn write.
     for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
         end += line.len() as u64;
-        let value = serde_json::from_slice(line)
-            .map_err(|e| Error::input(format!("{}:{}: {e}; --fresh starts over", path.display(), lines.len() + 1)))?;
+        let value = serde_json::from_slice(line).map_err(|e| {
+            Error::input(format!("{}:{}: {}; --fresh starts over", path.display(), lines.len() + 1, json_fault(&e)))
+        })?;
         lines.push((value, end));
     }
     Ok(lines)

@@ -61,6 +61,14 @@ pub(crate) fn parse_value(text: &str) -> Value {
     }
 }
 
+/// A value as TOML text, small numbers with an exponent: `1e-6`.
+pub fn literal(value: &Value) -> String {
+    match value {
+        Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
+        other => other.to_string(),
+    }
+}
+
 /// Write `value` under a dotted key, making the sections on the way.
 pub(crate) fn put(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {

@@ -1,6 +1,7 @@
 //! Reading a JSON object field by field, so that every error says which field is wrong and how.
 
 use crate::io::files;
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ pub(crate) const MAX_WIDTH: usize = 1 << 24;
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = files::read_text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {}", path.display(), json_fault(&e))))
 }
 
 /// A JSON object and the path at which it stands in its file.

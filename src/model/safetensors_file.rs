@@ -1,6 +1,7 @@
 //! Tensors on disk: safetensors files, written and read in pieces, so that no tensor is ever held a second time.
 
 use crate::io::files::{self, FileChecksum};
+use crate::io::plain::json_fault;
 use crate::{Error, Result, nn};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -159,7 +160,7 @@ impl TensorFile {
         let mut text = vec![0; size as usize];
         file.read_exact(&mut text).map_err(|e| fail(&e))?;
         let header: Metadata =
-            serde_json::from_slice(&text).map_err(|e| fail(&format!("its header is broken: {e}")))?;
+            serde_json::from_slice(&text).map_err(|e| fail(&format!("its header is broken: {}", json_fault(&e))))?;
         let expected = start + header.data_len() as u64;
         if expected != length {
             return Err(fail(&format!("{length} bytes where {expected} belong (is a file incomplete?)")));

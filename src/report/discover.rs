@@ -5,6 +5,7 @@ use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, read_pairs};
 use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
+use crate::io::plain::toml_fault;
 use crate::io::{files, output_dir};
 use crate::sampling::{ScoredResponse, Summary};
 use crate::tasks::partial_credit_label;
@@ -40,7 +41,8 @@ pub struct TrainRun {
 }
 
 /// The state of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// Done.
     Finished,
@@ -115,6 +117,14 @@ pub struct ReportInputs {
     pub dynamics: Vec<(PathBuf, DynamicsMeasurement)>,
     /// Studies among the given paths, each with its directory.
     pub studies: Vec<(PathBuf, StudyIndex)>,
+}
+
+impl ReportInputs {
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        let ReportInputs { runs, evals, forgetting, dynamics, studies } = self;
+        runs.is_empty() && evals.is_empty() && forgetting.is_empty() && dynamics.is_empty() && studies.is_empty()
+    }
 }
 
 /// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
@@ -255,9 +265,9 @@ fn is_locked(dir: &Path) -> bool {
 fn read_run(dir: &Path) -> Result<Option<TrainRun>> {
     let config_file = dir.join("config.toml");
     let config_text = files::read_text(&config_file)?;
-    let config = config_text.parse().map_err(|e: toml::de::Error| {
-        Error::input(format!("{}: {}", config_file.display(), e.to_string().trim_end()))
-    })?;
+    let config = config_text
+        .parse()
+        .map_err(|e: toml::de::Error| Error::input(format!("{}: {}", config_file.display(), toml_fault(&e))))?;
     let state = if dir.join("finished.json").is_file() {
         RunState::Finished
     } else if is_locked(dir) {

@@ -113,24 +113,24 @@ fn colour(sets: &[SampleSetResult], name: &str) -> usize {
     sets.iter().position(|set| set.name == name).unwrap_or(0) % COLOURS
 }
 
-/// A bar for each regime in each family of prior knowledge.
+/// A mark for each regime in each family of prior knowledge.
 fn by_family(
     found: &DynamicsResult,
     checkpoint: &CheckpointResult,
     label: &str,
     of: fn(&PairSummary) -> Interval,
 ) -> Chart {
-    let bars = |regime: &SampleSetResult| {
-        let bar = |(i, prior): (usize, &SampleSetResult)| {
+    let marks = |regime: &SampleSetResult| {
+        let mark = |(i, prior): (usize, &SampleSetResult)| {
             let both = |s: &&PairSummary| s.regime == regime.name && s.prior.as_deref() == Some(prior.name.as_str());
             let Interval { value, low, high } = of(checkpoint.summaries.iter().find(both)?);
-            Some(Point { x: value, y: i as f64, interval: Some((low, high)) })
+            Some(Point::new(value, i as f64).with(Some((low, high))))
         };
-        let points = found.priors.iter().enumerate().filter_map(bar).collect();
-        Series { name: regime.name.clone(), colour: colour(&found.regimes, &regime.name), mark: Mark::Bars, points }
+        let points = found.priors.iter().enumerate().filter_map(mark).collect();
+        Series { name: regime.name.clone(), colour: colour(&found.regimes, &regime.name), mark: Mark::Forest, points }
     };
     let categories = found.priors.iter().map(|prior| prior.name.clone()).collect();
-    Chart::bars(label, categories, found.regimes.iter().map(bars).collect())
+    Chart::forest(Axis::from_zero(label), categories, found.regimes.iter().map(marks).collect())
 }
 
 /// A line for each regime: a measure under each checkpoint that has it.
@@ -159,7 +159,7 @@ fn over_checkpoints(found: &DynamicsResult, label: &str, lines: Vec<(String, usi
     let line = |(name, colour, values): (String, usize, Vec<Option<Interval>>)| {
         let point = |(i, value): (usize, Option<Interval>)| {
             let Interval { value, low, high } = value?;
-            Some(Point { x: place(i), y: value, interval: Some((low, high)) })
+            Some(Point::new(place(i), value).with(Some((low, high))))
         };
         Series { name, colour, mark: Mark::Line, points: values.into_iter().enumerate().filter_map(point).collect() }
     };
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_checkpoint_has_bars_by_family() {
+    fn a_single_checkpoint_has_marks_by_family() {
         let pairs: Vec<Pair> = pairs().into_iter().filter(|pair| pair.checkpoint == 0).collect();
         let mut found = dynamics(&pairs);
         found.checkpoints.truncate(1);
@@ -259,6 +259,6 @@ mod tests {
         assert_eq!(chart.categories, ["vqa", "ocr"]);
         assert_eq!(chart.series.iter().map(|s| (s.colour, s.points.len())).collect::<Vec<_>>(), [(0, 2), (1, 2)]);
         let svg = view(&DynamicsMeasurement { found, pairs })["charts"][0]["svg"].to_string();
-        assert!(svg.contains("<rect"), "{svg}");
+        assert!(svg.contains("cy="), "{svg}");
     }
 }

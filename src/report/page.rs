@@ -10,8 +10,9 @@ use super::samples;
 use super::shown_models::shown_models;
 use super::study::{self, StudyResults};
 use super::training_curves::curves;
-use crate::forgetting::{ForgettingResult, brief};
+use crate::forgetting::brief;
 use crate::io::toml::flatten;
+use crate::stats::table::{NONE, Table, interval, p_value, points};
 use crate::stats::{Interval, paired_difference};
 use crate::tasks::{Chance, PARTIAL_CREDIT};
 use crate::{Error, Result};
@@ -24,13 +25,13 @@ use std::path::Path;
 /// Responses listed of each run.
 const MAX_SAMPLES: usize = 12;
 
-/// Render the page.
-pub fn render(
+/// The values of the page's template.
+pub fn values(
     title: &str,
     found: &ReportInputs,
     groups: &[ComparisonGroup<'_>],
     studies: &[StudyResults<'_>],
-) -> Result<String> {
+) -> Value {
     let (runs, evals) = (&found.runs, &found.evals);
     let colours = Colours::of(runs, evals, groups, studies);
     let mut notices = notices(runs, evals);
@@ -44,7 +45,7 @@ pub fn render(
     let partial_credit = partial_credit_title(evals);
     let result = |eval: &EvalRun| result(eval, colours.get(&eval.name), partial_credit.as_deref());
     let results: Vec<Value> = evals.iter().filter_map(result).collect();
-    let values = json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
         "subtitle": subtitle(found),
@@ -69,7 +70,40 @@ pub fn render(
         "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
         "config_differences": config_differences(runs),
         "sources": sources(found),
-    });
+    })
+}
+
+/// The page's template, which also holds the styles.
+pub const PAGE: &str = include_str!("page.html");
+
+/// The page of these values.
+///
+/// # Errors
+/// The template fails.
+pub fn render(values: &Value) -> Result<String> {
+    let page = template(PAGE, values)?;
+    Ok(page.replacen(CONTENTS, &contents(&page), 1))
+}
+
+/// The place of the contents in the page.
+const CONTENTS: &str = "<!-- contents -->";
+
+/// Links to the sections of a page: its headings of the second level that have an id.
+fn contents(page: &str) -> String {
+    let heading = |text: &str| {
+        let (id, rest) = text.split_once('"')?;
+        let title = rest.split_once('>')?.1.split_once("</h2>")?.0;
+        Some(format!("<a href=\"#{id}\">{title}</a>"))
+    };
+    let links: Vec<String> = page.split("<h2 id=\"").skip(1).filter_map(heading).collect();
+    format!("<nav aria-label=\"Contents\">{}</nav>", links.join(" "))
+}
+
+/// A template of HTML with these values, which are escaped.
+///
+/// # Errors
+/// The template fails.
+pub fn template(source: &str, values: &Value) -> Result<String> {
     let mut environment = Environment::new();
     // Everything is escaped; only the charts are marked safe in the template.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
@@ -80,7 +114,7 @@ pub fn render(
     ] {
         environment.add_template(name, text).map_err(|e| Error::failed(format!("the template {name}: {e:#}")))?;
     }
-    let page = environment.render_str(include_str!("page.html"), minijinja::value::Serde(&values));
+    let page = environment.render_str(source, minijinja::value::Serde(values));
     page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
 
@@ -255,20 +289,20 @@ fn significant_percent(share: f64) -> String {
     if percent >= 0.1 || percent == 0.0 { format!("{percent:.1}") } else { significant(percent) }
 }
 
-fn faults(evals: &[EvalRun]) -> Option<Value> {
+fn faults(evals: &[EvalRun]) -> Option<Table> {
     let with: Vec<(&EvalRun, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
     let kinds: BTreeSet<&String> = with.iter().flat_map(|(_, faults)| faults.keys()).collect();
-    let row = |fault: &&String| {
-        let counts: Vec<usize> = with.iter().map(|(_, f)| f.get(*fault).copied().unwrap_or(0)).collect();
-        json!({"fault": fault, "counts": counts})
-    };
-    let names: Vec<&String> = with.iter().map(|(e, _)| &e.name).collect();
-    (!kinds.is_empty()).then(|| json!({"names": names, "rows": kinds.iter().map(row).collect::<Vec<_>>()}))
+    let mut table = Table::new(["run"].into_iter().chain(kinds.iter().map(|kind| kind.as_str())));
+    for (eval, faults) in &with {
+        let counts = kinds.iter().map(|kind| faults.get(*kind).copied().unwrap_or(0).to_string());
+        table.rows.push([eval.name.clone()].into_iter().chain(counts).collect());
+    }
+    (!kinds.is_empty()).then_some(table)
 }
 
 /// Each pair of finished evaluations of the same examples.
-fn differences(evals: &[EvalRun]) -> Vec<Value> {
-    let mut all = Vec::new();
+fn differences(evals: &[EvalRun]) -> Table {
+    let mut table = Table::new(["comparison", "difference in points", "95 % interval", "p", "examples"]);
     for (i, first) in evals.iter().enumerate() {
         for second in &evals[i + 1..] {
             let (a, b) = (&first.about.key, &second.about.key);
@@ -279,24 +313,16 @@ fn differences(evals: &[EvalRun]) -> Vec<Value> {
             let (before, after) = (per_example(first), per_example(second));
             let Some(d) = paired_difference(&before, &after) else { continue };
             // Equal differences have no spread, so no interval.
-            if before.iter().zip(&after).all(|(x, y)| y - x == after[0] - before[0]) {
-                let same =
-                    if before == after { "no example differs" } else { "every example differs by the same amount" };
-                all.push(
-                    json!({"first": first.name, "second": second.name, "mean": format!("{:+.1}", 100.0 * d.mean.value),
-                    "range": same, "p": "\u{2013}", "examples": a.examples}),
-                );
-                continue;
-            }
-            let points = |v: f64| format!("{:+.1}", 100.0 * v).replace('-', "\u{2212}");
-            let p = if d.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", d.p) };
-            all.push(json!({
-                "first": first.name, "second": second.name, "mean": points(d.mean.value),
-                "range": format!("{} to {}", points(d.mean.low), points(d.mean.high)), "p": p, "examples": a.examples,
-            }));
+            let (range, p) = match before.iter().zip(&after).all(|(x, y)| y - x == after[0] - before[0]) {
+                true if before == after => ("no example differs".to_string(), NONE.to_string()),
+                true => ("every example differs by the same amount".to_string(), NONE.to_string()),
+                false => (interval(&d.mean), p_value(d.p)),
+            };
+            let name = format!("{} minus {}", second.name, first.name);
+            table.rows.push(vec![name, points(d.mean.value), range, p, a.examples.to_string()]);
         }
     }
-    all
+    table
 }
 
 /// Share of wholly right responses to each example.
@@ -324,7 +350,7 @@ fn samples(runs: &[TrainRun]) -> Vec<Value> {
 }
 
 /// Settings that are not the same in all runs.
-fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
+fn config_differences(runs: &[TrainRun]) -> Table {
     let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| flatten(&r.config)).collect();
     let mut keys: Vec<&String> = Vec::new();
     for (key, _) in all.iter().flatten() {
@@ -332,43 +358,65 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
             keys.push(key);
         }
     }
-    let mut rows: Vec<Value> = Vec::new();
+    let many = runs.len() > MAX_OPEN;
+    let names = runs.iter().map(|run| run.name.as_str()).filter(|_| !many);
+    let mut table = Table::new(["setting"].into_iter().chain(names).chain(many.then_some("values")));
     for key in keys {
         let find =
             |config: &Vec<(String, toml::Value)>| config.iter().find(|(k, _)| k == key).map(|(_, v)| v.to_string());
-        let values: Vec<Option<String>> = all.iter().map(find).collect();
-        if values.windows(2).any(|pair| pair[0] != pair[1]) {
-            let values: Vec<String> = values.into_iter().map(|v| v.unwrap_or_else(|| "\u{2013}".into())).collect();
-            rows.push(json!({"key": key, "values": values}));
+        let values: Vec<String> = all.iter().map(|own| find(own).unwrap_or_else(|| NONE.into())).collect();
+        if values.iter().all(|value| *value == values[0]) {
+            continue;
         }
+        let cells = if many { vec![by_value(runs, &values)] } else { values };
+        table.rows.push([key.clone()].into_iter().chain(cells).collect());
     }
-    rows
+    table
 }
 
-fn sources(found: &ReportInputs) -> Vec<Value> {
+/// Each value once, with its runs: their names, or of more than three their number.
+fn by_value(runs: &[TrainRun], values: &[String]) -> String {
+    let mut groups: Vec<(&String, Vec<&str>)> = Vec::new();
+    for (value, run) in values.iter().zip(runs) {
+        match groups.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, names)) => names.push(&run.name),
+            None => groups.push((value, vec![&run.name])),
+        }
+    }
+    let of = |(value, names): &(&String, Vec<&str>)| match names.as_slice() {
+        some if some.len() <= 3 => format!("{value} ({})", some.join(", ")),
+        more => format!("{value} ({} runs)", more.len()),
+    };
+    groups.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+/// What the page was made of.
+fn sources(found: &ReportInputs) -> Table {
     let ReportInputs { runs, evals, forgetting, dynamics, studies: _ } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
-    let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
-    let of_eval = |e: &EvalRun| {
-        let data = format!("{} ({})", e.about.data.display(), e.about.split);
-        let model = e.about.model.display().to_string();
-        json!({"name": format!("{}: evaluation", e.name), "dir": e.dir.display().to_string(), "model": model, "data": data})
+    let named = |name: &str, hash: &str| format!("{name} ({})", brief(hash));
+    let mut table = Table::new(["run", "directory", "model", "data"]);
+    let mut row = |name: String, dir: &Path, model: String, data: String| {
+        table.rows.push(vec![name, dir.display().to_string(), model, data]);
     };
-    let of_comparison = |(dir, one): &(std::path::PathBuf, ForgettingResult)| {
+    for run in runs {
+        row(run.name.clone(), &run.dir, text(run, "model"), text(run, "data"));
+    }
+    for eval in evals {
+        let data = format!("{} ({})", eval.about.data.display(), eval.about.split);
+        row(format!("{}: evaluation", eval.name), &eval.dir, eval.about.model.display().to_string(), data);
+    }
+    for (dir, one) in forgetting {
         let models: Vec<&str> = one.tuned.iter().map(|t| t.model.dir.as_str()).collect();
-        let data = one.tuned.first().map(|t| {
-            let names = t.new_task.iter().chain(&t.benchmarks).map(|b| format!("{} ({})", b.name, brief(&b.data)));
-            names.collect::<Vec<_>>().join(", ")
-        });
-        json!({"name": format!("comparison with {}", one.base.name), "dir": dir.display().to_string(),
-            "model": models.join(", "), "data": data})
-    };
-    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics_section::DynamicsMeasurement)| {
+        let benchmarks = one.tuned.first().map(|t| t.new_task.iter().chain(&t.benchmarks));
+        let data: Vec<String> = benchmarks.into_iter().flatten().map(|b| named(&b.name, &b.data)).collect();
+        row(format!("comparison with {}", one.base.name), dir, models.join(", "), data.join(", "));
+    }
+    for (dir, one) in dynamics {
         let models: Vec<&str> = one.found.checkpoints.iter().map(|c| c.model.dir.as_str()).collect();
         let sets = one.found.regimes.iter().chain(&one.found.priors);
-        let data: Vec<String> = sets.map(|set| format!("{} ({})", set.name, brief(&set.data))).collect();
-        json!({"name": "learning dynamics", "dir": dir.display().to_string(), "model": models.join(", "), "data": data.join(", ")})
-    };
-    let of_comparisons = forgetting.iter().map(of_comparison).chain(dynamics.iter().map(of_measurement));
-    runs.iter().map(of_run).chain(evals.iter().map(of_eval)).chain(of_comparisons).collect()
+        let data: Vec<String> = sets.map(|set| named(&set.name, &set.data)).collect();
+        row("learning dynamics".into(), dir, models.join(", "), data.join(", "));
+    }
+    table
 }

@@ -58,22 +58,26 @@ fn families(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Chart {
     // One family alone is the mean of all.
     let all = first.all.iter().filter(|_| first.families.len() != 1);
     let names: Vec<&str> = first.families.iter().chain(all).map(|mean| mean.name.as_str()).collect();
-    let bars = |run: &MeasuredRun<'_>| {
+    let marks = |run: &MeasuredRun<'_>| {
         let last = run.last();
-        let bar = |(i, name): (usize, &&str)| {
+        let mark = |(i, name): (usize, &&str)| {
             let Interval { value, low, high } =
                 points(last.families.iter().chain(&last.all).find(|mean| mean.name == *name)?.change);
-            Some(Point { x: value, y: i as f64, interval: Some((low, high)) })
+            Some(Point::new(value, i as f64).with(Some((low, high))))
         };
         Series {
             name: checkpoint_name(run, last),
             colour: colour(&run.name),
-            mark: Mark::Bars,
-            points: names.iter().enumerate().filter_map(bar).collect(),
+            mark: Mark::Forest,
+            points: names.iter().enumerate().filter_map(mark).collect(),
         }
     };
     let categories = names.iter().map(|name| if *name == ALL { "mean of all".into() } else { name.to_string() });
-    Chart::bars("change (percentage points)", categories.collect(), group.runs.iter().map(bars).collect())
+    Chart::forest(
+        Axis::points("change (percentage points)"),
+        categories.collect(),
+        group.runs.iter().map(marks).collect(),
+    )
 }
 
 /// Accuracy on the new task against the mean prior score, a line for each run.
@@ -91,7 +95,7 @@ fn learned_and_retained(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Ch
                 points.extend(before.iter().map(|p| Point::new(p.accuracy, all.base + p.value)));
             }
             let interval = Some((all.base + all.change.low, all.base + all.change.high));
-            points.push(Point { x: new_task.all.tuned.value.value, y: all.tuned, interval });
+            points.push(Point::new(new_task.all.tuned.value.value, all.tuned).with(interval));
         }
         series.push(Series { name: run.name.clone(), colour: colour(&run.name), mark: Mark::Line, points });
     }
@@ -111,7 +115,7 @@ fn over_steps(
     let of_run = |run: &MeasuredRun<'_>| {
         let point = |tuned: &&TunedResult| {
             let Interval { value, low, high } = value(tuned)?;
-            Some(Point { x: step(tuned)?, y: value, interval: Some((low, high)) })
+            Some(Point::new(step(tuned)?, value).with(Some((low, high))))
         };
         let mut points: Vec<Point> = run.models.iter().filter_map(point).collect();
         if points.len() > 1 && run.started_from(group.base) {

@@ -86,10 +86,11 @@ fn at_equal_accuracy(group: &ComparisonGroup<'_>) -> Option<Table> {
         Reading::StartsAbove => "starts above".into(),
         Reading::NotReached => "not reached".into(),
     };
-    let names = group.runs.iter().map(|run| run.name.as_str());
-    let mut table = Table::new(["new-task accuracy"].into_iter().chain(names));
-    for &level in &levels {
-        table.rows.push([percent(level)].into_iter().chain(trajectories.iter().map(|t| cell(at(t, level)))).collect());
+    let heads: Vec<String> = levels.iter().map(|level| percent(*level)).collect();
+    let mut table = Table::new(["run"].into_iter().chain(heads.iter().map(String::as_str)));
+    for (run, trajectory) in group.runs.iter().zip(&trajectories) {
+        let cells = levels.iter().map(|&level| cell(at(trajectory, level)));
+        table.rows.push([run.name.clone()].into_iter().chain(cells).collect());
     }
     (!levels.is_empty()).then_some(table)
 }

@@ -192,7 +192,7 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "SFT loss</h3>",
         "guessing",
         "4.3 %",
-        "Paired differences",
+        "id=\"paired-differences\"",
         "train.learning_rate",
         "0.0003",
         "rollout.num_generations",
@@ -228,6 +228,52 @@ fn the_page_loads_nothing_and_runs_nothing_that_came_from_a_model() {
 }
 
 #[test]
+fn the_contents_link_to_every_section() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let html = page_of(&[dir.path().to_path_buf()]);
+    let nav = html.split("<nav").nth(1).unwrap().split("</nav>").next().unwrap();
+    let links: Vec<&str> = nav.split("href=\"#").skip(1).map(|link| link.split('"').next().unwrap()).collect();
+    assert_eq!(links[..3], ["evaluations", "paired-differences", "training"], "{nav}");
+    assert_eq!(links.len(), html.matches("<h2").count(), "every section has an id");
+    assert!(links.iter().all(|id| html.matches(&format!("id=\"{id}\"")).count() == 1), "{links:?}");
+}
+
+/// A colour of the page (`--name: light-dark(#rrggbb, #rrggbb)`), as shares of red, green and blue, for light and dark.
+fn page_colours(name: &str) -> [[f64; 3]; 2] {
+    let text = page::PAGE.split(&format!("--{name}: light-dark(")).nth(1).unwrap_or_else(|| panic!("no --{name}"));
+    let both: Vec<&str> = text.split(')').next().unwrap().split(", ").collect();
+    let channel = |hex: &str, i: usize| f64::from(u8::from_str_radix(&hex[1 + 2 * i..3 + 2 * i], 16).unwrap()) / 255.0;
+    [both[0], both[1]].map(|hex| [0, 1, 2].map(|i| channel(hex, i)))
+}
+
+/// Contrast of two colours (WCAG 2.2, relative luminance).
+fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
+    let linear = |c: f64| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };
+    let luminance = |[r, g, b]: [f64; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn text_and_marks_have_a_contrast_of_4_5_in_light_and_dark() {
+    let series = (0..chart::COLOURS).map(|i| format!("s{i}"));
+    let texts: Vec<String> = ["ink", "muted", "right", "wrong"].map(String::from).into_iter().chain(series).collect();
+    for mode in 0..2 {
+        for (text, ground) in texts.iter().flat_map(|text| ["page", "card", "tint"].map(|ground| (text, ground))) {
+            let found = contrast(page_colours(text)[mode], page_colours(ground)[mode]);
+            assert!(found >= 4.5, "--{text} on --{ground}, mode {mode}: {found:.2}");
+        }
+        // The darkest cell of a table.
+        let (full, card, ink) = (study::FULL_TINT / 100.0, page_colours("card")[mode], page_colours("ink")[mode]);
+        let wrong = page_colours("wrong")[mode];
+        let cell = [0, 1, 2].map(|i| full * wrong[i] + (1.0 - full) * card[i]);
+        assert!(contrast(ink, cell) >= 4.5, "a full loss, mode {mode}: {:.2}", contrast(ink, cell));
+    }
+    assert!((contrast([0.0; 3], [1.0; 3]) - 21.0).abs() < 1e-9);
+}
+
+#[test]
 fn a_run_without_steps_and_an_unfinished_evaluation_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -239,7 +285,7 @@ fn a_run_without_steps_and_an_unfinished_evaluation_say_so() {
     let html = page_of(&[dir.path().join("half"), dir.path().join("new")]);
     assert!(html.contains("8 of 12 responses"), "{html}");
     assert!(html.contains("no step has been recorded yet"));
-    assert!(!html.contains("Paired differences"));
+    assert!(!html.contains("id=\"paired-differences\""));
 
     // Nobody works on it any more: it was stopped before its first step, and there is no run to show.
     drop(begun);
@@ -267,7 +313,7 @@ fn answers_are_not_drawn_over_a_dataset_that_was_made_anew() {
     );
     let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
     assert!(first.contains("newer</div>") && !first.contains("old</div>"), "{first}");
-    assert!(!html.contains("Paired differences"), "they did not answer the same");
+    assert!(!html.contains("id=\"paired-differences\""), "they did not answer the same");
 
     // Nothing is left to draw.
     fs::remove_dir_all(&data).unwrap();
@@ -284,7 +330,7 @@ fn a_task_whose_answers_are_right_or_wrong_shows_no_partial_credit() {
     let dir = tempfile::tempdir().unwrap();
     study(dir.path());
     let html = page_of(&[dir.path().to_path_buf()]);
-    assert!(html.contains("<th>Tiles in place</th>"), "of puzzles it does");
+    assert!(html.contains("<th scope=\"col\">Tiles in place</th>"), "of puzzles it does");
     for eval in ["start", "sft", "rft"] {
         for name in ["key.json", "result.json"] {
             let file = dir.path().join("eval").join(eval).join(name);
@@ -293,7 +339,8 @@ fn a_task_whose_answers_are_right_or_wrong_shows_no_partial_credit() {
         }
     }
     let html = page_of(&[dir.path().to_path_buf()]);
-    let results = &html[html.find("<h2>Results</h2>").unwrap()..html.find("<h2>Paired differences</h2>").unwrap()];
+    let results =
+        &html[html.find("<h2 id=\"evaluations\"").unwrap()..html.find("<h2 id=\"paired-differences\"").unwrap()];
     assert!(results.contains("Whole answer right") && results.contains("guessing"));
     for word in ["artial credit", "iles in place", "27.", "NaN"] {
         assert!(!results.contains(word), "{word}: {results}");
@@ -428,8 +475,10 @@ pub(super) mod prior_knowledge {
         }
         assert!(!html.contains("pope<script>") && !html.contains("NaN"));
         // One setting: the same base and benchmarks, whatever the directory.
-        assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 1);
-        assert_eq!(html.matches(r#"class="whisker""#).count(), 8, "three families and the mean, two runs");
+        assert_eq!(html.matches("<h2 id=\"prior-knowledge-").count(), 1);
+        let forest =
+            &html[html.find("<h3>Change by family</h3>").unwrap()..html.find("<h3>Learned and retained</h3>").unwrap()];
+        assert_eq!(forest.matches(r#"class="interval""#).count(), 8, "three families and the mean, two runs");
 
         let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
         assert!(csv.starts_with(CSV_HEADER));
@@ -485,7 +534,7 @@ pub(super) mod prior_knowledge {
         write_comparison(&dir.path().join("one"), vec![tuned("sft", 100, 20, [3, 2, 1])]);
         write_comparison(&dir.path().join("two"), vec![other]);
         let html = page_of(&[dir.path().to_path_buf()]);
-        assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 2);
+        assert_eq!(html.matches("<h2 id=\"prior-knowledge-").count(), 2);
     }
 
     #[test]

@@ -151,8 +151,7 @@ fn points(run: &TrainRun, key: &str) -> Vec<Point> {
     let (low, high) = (run.series(&format!("{key}_low")), run.series(&format!("{key}_high")));
     let at = |ends: &[(f64, f64)], x: f64| ends.iter().find(|(step, _)| *step == x).map(|(_, y)| *y);
     let interval = |x: f64| Some((at(&low, x)?, at(&high, x)?));
-    let mut points: Vec<Point> =
-        run.series(key).into_iter().map(|(x, y)| Point { x, y, interval: interval(x) }).collect();
+    let mut points: Vec<Point> = run.series(key).into_iter().map(|(x, y)| Point::new(x, y).with(interval(x))).collect();
     points.sort_by(|a, b| a.x.total_cmp(&b.x));
     points
 }

@@ -6,6 +6,7 @@ use super::task::{Plan, StudyTask, TaskKind};
 use super::throughput::Throughput;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::bench::{self, BenchmarkSpec};
+use crate::io::plain::toml_fault;
 use crate::io::{files, output_dir};
 use crate::model::SamplingParams;
 use crate::model::read_architecture;
@@ -189,8 +190,9 @@ fn steps(
     if counted == 0 {
         return Err(Error::failed("no step was timed"));
     }
-    let config: toml::Table =
-        files::read_text(&out.join("config.toml"))?.parse().map_err(|e| Error::failed(format!("config.toml: {e}")))?;
+    let config: toml::Table = files::read_text(&out.join("config.toml"))?
+        .parse()
+        .map_err(|e| Error::failed(format!("config.toml: {}", toml_fault(&e))))?;
     let number = |section: &str, key: &str| config.get(section)?.get(key)?.as_integer().map(|n| n as f64);
     let each = if task.work.kind == TaskKind::Rft { number("rollout", "num_generations").unwrap_or(1.0) } else { 1.0 };
     let per_step = number("train", "batch_size").unwrap_or(1.0)

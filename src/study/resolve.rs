@@ -177,7 +177,7 @@ impl Study {
     pub(super) fn config(&self, name: &str, regime: &Regime) -> Result<TrainConfig> {
         let sets: Vec<String> = self.settings(regime).iter().map(|(key, value)| format!("{key}={value}")).collect();
         let resolved = (self.resolve)(self.method(name, regime)?, regime.config.as_deref(), &sets);
-        resolved.map_err(|e| self.error(&format!("regimes.{name}"), e))
+        resolved.map_err(|e| self.settings_error(&format!("regimes.{name}"), &sets, &e))
     }
 
     /// Does a regime train an adapter, or go on training one?

@@ -13,18 +13,21 @@
 //! ```
 
 use super::command::GenSettings;
+use super::read_section::{over, own_section, place, read, refuse_keys, section, sections, take, unknown_among};
 use crate::dynamics::ResponseLoss;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
+use crate::io::plain::toml_fault;
+use crate::io::schema::settings_of;
 use crate::io::toml::{set as set_value, to_toml};
 use crate::sampling::rollout;
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
 use crate::tasks::suites::{self, SuiteSettings};
+use crate::train::known_names;
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -62,7 +65,7 @@ pub struct Study {
 }
 
 /// `[study]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StudyHeader {
     /// Heading of the report.
@@ -94,30 +97,42 @@ pub struct Puzzles {
     pub split: Option<String>,
 }
 
+/// The keys of `[puzzles.NAME]` that are no settings of the puzzles.
+#[derive(Debug, schemars::JsonSchema)]
+pub(super) struct PuzzleKeys {
+    /// `countdown` for countdown puzzles; jigsaw puzzles when not given.
+    task: Option<String>,
+    /// Puzzles of the contact sheet `preview.png`; none when not given.
+    preview: Option<usize>,
+}
+
 /// `[prior]`: suites of prior knowledge, by the flags of `jigsaw gen --suite`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, schemars::JsonSchema)]
 pub struct Prior {
     /// The benchmarks to evaluate, as `vqa-direct`; when not given, each family of the suite in both styles, but for `order` and `lists`.
     pub benches: Option<Vec<String>>,
     /// What to make.
+    #[schemars(flatten)]
     pub settings: SuiteSettings,
     /// The split ratios as written.
+    #[schemars(skip)]
     pub split: Option<String>,
 }
 
 /// `[rollouts.NAME]`: a dataset of sampled responses.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, schemars::JsonSchema)]
 pub struct Rollouts {
     /// `base`, or a regime (`NAME`, or `NAME@LR` for a point of its ladder); not given with a teacher.
     pub from: Option<String>,
     /// The puzzles whose prompts are answered.
     pub data: String,
     /// The flags of `jigsaw rollout`.
+    #[schemars(flatten)]
     pub options: rollout::RolloutOptions,
 }
 
 /// `[regimes.NAME]`: a way of fine-tuning.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 pub struct Regime {
     /// What it is, in a few words, for the report.
     #[serde(default)]
@@ -149,12 +164,13 @@ pub struct Regime {
     pub measured: bool,
     /// Settings of training by section.
     #[serde(flatten)]
+    #[schemars(skip)]
     pub settings: Table,
 }
 
 /// Steps at one learning rate; at another one in proportion to 1 / learning rate, so that all points of a ladder move the weights about equally
 /// far. With `train.stop_when` they are the most that a run makes.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepsAt {
     /// The learning rate.
@@ -185,12 +201,12 @@ fn yes() -> bool {
 }
 
 /// A number or a list of numbers.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "Numbers")]
 pub struct OneOrMore(pub Vec<f64>);
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a number or a list of numbers is needed")]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(untagged, expecting = "must be a number or a list of numbers")]
 enum Numbers {
     One(f64),
     More(Vec<f64>),
@@ -209,7 +225,7 @@ impl TryFrom<Numbers> for OneOrMore {
 }
 
 /// `[eval]`: how base and tuned models are evaluated, by the flags of `jigsaw eval`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
     /// Most intermediate checkpoints to evaluate besides the final model, evenly spread over those that a run has kept.
@@ -232,7 +248,7 @@ pub struct EvalSection {
 
 /// `[recovery]`: how much of the lost prior knowledge comes back after a few gold prior examples (arXiv 2501.13453): knowledge that does was hidden,
 /// not lost. The model of each run is trained on so many examples and compared with the base again.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecoverySection {
     /// Numbers of examples; each is a run of its own. The examples of a smaller number are among those of a larger one.
@@ -257,7 +273,7 @@ impl Default for RecoverySection {
 }
 
 /// `[dynamics]`: measurements of learning dynamics, by the flags of `jigsaw dynamics`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DynamicsSection {
     /// Names of puzzles and rollouts that the steps are made on; all that some regime is trained on by SFT when not given.
@@ -303,8 +319,7 @@ impl Study {
 
     /// As [`Study::read`], for a text with the name to use for it in messages.
     pub fn from_text(name: &str, text: &str, sets: &[String], resolve: ResolveConfig) -> Result<Study> {
-        let mut table: Table =
-            toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
+        let mut table: Table = toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", toml_fault(&e))))?;
         for set in sets {
             set_value(&mut table, set)?;
         }
@@ -347,6 +362,13 @@ impl Study {
         Error::input(format!("{}: {why}", place(&self.name, &self.text, section)))
     }
 
+    /// An input error about settings of training that a section has, without the `--set` that the user has not written.
+    pub(super) fn settings_error(&self, section: &str, sets: &[String], error: &Error) -> Error {
+        let said = error.to_string();
+        let own = sets.iter().find_map(|set| said.strip_prefix(&format!("--set {set}: ")));
+        self.error(section, own.unwrap_or(&said))
+    }
+
     fn check_steps_at(&self, at: &StepsAt, regime: &Regime) -> std::result::Result<(), String> {
         let given = |section: &str, key: &str| regime.settings.get(section).is_some_and(|keys| keys.get(key).is_some());
         if given("train", "steps") || given("train", "epochs") {
@@ -379,6 +401,7 @@ impl Study {
         once("study", "seeds", twice(&self.head.seeds))?;
         for (name, regime) in &self.regimes {
             let section = format!("regimes.{name}");
+            check_keys(regime).map_err(|why| self.error(&section, why))?;
             once(&section, "seeds", regime.seeds.as_deref().and_then(twice))?;
             once(&section, "learning_rate", twice(&regime.learning_rate.0))?;
             once(&section, "alpha", twice(&regime.alpha.0))?;
@@ -422,49 +445,9 @@ fn twice<T: PartialEq + std::fmt::Display>(list: &[T]) -> Option<String> {
     list.iter().enumerate().find(|(i, value)| list[..*i].contains(value)).map(|(_, value)| value.to_string())
 }
 
-/// `FILE:LINE: [section]`, the line if the section is written in the file.
-fn place(name: &str, text: &str, section: &str) -> String {
-    let header = format!("[{section}]");
-    match text.lines().position(|line| line.trim_start().starts_with(&header)) {
-        Some(line) => format!("{name}:{}: {header}", line + 1),
-        None => format!("{name}: {header}"),
-    }
-}
-
-fn section<T: DeserializeOwned>(table: &Table, name: &str, place: &impl Fn(&str) -> String) -> Result<Option<T>> {
-    table.get(name).map(|value| read(value, &place(name))).transpose()
-}
-
-/// A section some of whose keys the study sets itself.
-fn own_section<T: DeserializeOwned>(
-    table: &Table,
-    name: &str,
-    set: &[&str],
-    place: &impl Fn(&str) -> String,
-) -> Result<Option<T>> {
-    let read = |value: &Value| {
-        refuse_keys(value, set, &place(name))?;
-        read(value, &place(name))
-    };
-    table.get(name).map(read).transpose()
-}
-
-fn sections<T>(
-    table: &Table,
-    name: &str,
-    place: &impl Fn(&str) -> String,
-    read: impl Fn(&Value, &str) -> Result<T>,
-) -> Result<Vec<(String, T)>> {
-    let Some(value) = table.get(name) else { return Ok(Vec::new()) };
-    let Value::Table(all) = value else {
-        return Err(Error::input(format!("{}: write [{name}.NAME] for each", place(name))));
-    };
-    all.iter().map(|(key, value)| Ok((key.clone(), read(value, &place(&format!("{name}.{key}")))?))).collect()
-}
-
 /// Keys of a section that the study sets itself.
-const SET_IN_GEN: &[&str] = &["out", "overwrite"];
-const SET_IN_ROLLOUTS: &[&str] = &["out", "model", "fresh", "seed", "device"];
+pub(super) const SET_IN_GEN: &[&str] = &["out", "overwrite"];
+pub(super) const SET_IN_ROLLOUTS: &[&str] = &["out", "model", "fresh", "seed", "device"];
 const SET_IN_EVAL: &[&str] = &[
     "model",
     "api",
@@ -485,36 +468,11 @@ const SET_IN_EVAL: &[&str] = &[
 ];
 const SET_IN_DYNAMICS: &[&str] = &["out", "model", "base", "forgetting", "fresh", "device"];
 
-fn refuse_keys(value: &Value, set: &[&str], place: &str) -> Result<()> {
-    match value.as_table().and_then(|table| table.keys().find(|key| set.contains(&key.as_str()))) {
-        Some(key) => Err(Error::input(format!("{place}: {key}: the study sets this itself; remove it"))),
-        None => Ok(()),
-    }
-}
-
-/// A key of a section that is none of the command's flags, taken out of it.
-fn take<T: DeserializeOwned>(value: &mut Value, key: &str, place: &str) -> Result<Option<T>> {
-    let Some(table) = value.as_table_mut() else { return Ok(None) };
-    let Some(taken) = table.remove(key) else { return Ok(None) };
-    let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
-    let shown = taken.to_string();
-    taken.try_into().map(Some).map_err(|e| Error::input(format!("{place}: {key} = {shown}: {}", why(e))))
-}
-
-/// The section's keys over the defaults.
-fn over<T: Serialize + DeserializeOwned>(defaults: &T, value: &Value, place: &str) -> Result<T> {
-    let mut all =
-        Table::try_from(defaults).map_err(|e| Error::failed(format!("cannot write settings as TOML: {e}")))?;
-    let Some(table) = value.as_table() else { return read(value, place) };
-    all.extend(table.clone());
-    read(&Value::Table(all), place)
-}
-
 fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
     refuse_keys(value, &[SET_IN_GEN, &["suite"]].concat(), place)?;
     let mut value = value.clone();
-    let preview = take(&mut value, "preview", place)?;
-    let task: Option<String> = take(&mut value, "task", place)?;
+    let (task, preview) = (take(&mut value, "task", place)?, take(&mut value, "preview", place)?);
+    let PuzzleKeys { task, preview } = PuzzleKeys { task, preview };
     let split = value.get("split").and_then(Value::as_str).map(String::from);
     let dataset = match task.as_deref() {
         None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
@@ -550,41 +508,15 @@ fn rollouts(value: &Value, place: &str) -> Result<Rollouts> {
     Ok(Rollouts { from, data, options: read(&value, place)? })
 }
 
-fn read<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T> {
-    let read = |value: &Value| -> std::result::Result<T, String> {
-        let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
-        value.clone().try_into().map_err(why)
-    };
-    read(value).map_err(|why| {
-        if let Some(unknown) = unknown_key(&why) {
-            return Error::input(format!("{place}: {unknown}"));
-        }
-        // The key without which another thing is wrong, or nothing, is the one that it is about.
-        let without = |key: &String| {
-            let mut rest = value.as_table().cloned().unwrap_or_default();
-            rest.remove(key);
-            read(&Value::Table(rest)).err() != Some(why.clone())
-        };
-        let key = value.as_table().and_then(|table| table.iter().find(|(key, _)| without(key)));
-        match key.filter(|(key, _)| !why.contains(&format!("`{key}`"))) {
-            Some((key, value)) => Error::input(format!("{place}: {key} = {value}: {why}")),
-            None => Error::input(format!("{place}: {why}")),
-        }
-    })
-}
-
-/// Serde's "unknown field" with the nearest of those that it expects.
-fn unknown_key(why: &str) -> Option<String> {
-    let mut names = why.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    let key = names.next()?;
-    let known: Vec<&str> = names.collect();
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-    Some(match nearest {
-        Some(nearest) if strsim::jaro_winkler(key, nearest) > 0.75 => {
-            format!("unknown key {key}; did you mean {nearest}?")
-        }
-        _ => format!("unknown key {key}; the keys of this section are {}", known.join(", ")),
-    })
+/// Refuse a key of a regime that is none of its own and no section of training.
+fn check_keys(regime: &Regime) -> std::result::Result<(), String> {
+    let Some((key, value)) = regime.settings.iter().find(|(_, value)| !value.is_table()) else { return Ok(()) };
+    if known_names::settings().iter().any(|setting| setting.is_section() && setting.key == *key) {
+        return Err(format!("{key} = {value}: {key} is a section of settings; write [regimes.NAME.{key}]"));
+    }
+    let own = settings_of::<Regime>();
+    let known: Vec<&str> = own.iter().map(|setting| setting.key.as_str()).filter(|key| !key.contains('.')).collect();
+    Err(unknown_among(key, &known))
 }
 
 fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<BenchmarkSpec>> {

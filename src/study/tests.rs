@@ -301,7 +301,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
         ("dynamics.over=[\"x\"]", "[regimes.x]"),
         ("eval.model=x", "the study sets this itself"),
-        ("regimes.sft.learning_rate=fast", "learning_rate = \"fast\": a number or a list of numbers is needed"),
+        ("regimes.sft.learning_rate=fast", "learning_rate = \"fast\": must be a number or a list of numbers"),
         ("regimes.sft.learning_rate=[]", "learning_rate = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
         ("regimes.sft.train.learning_rate=9", "learning_rate and train.learning_rate are the same"),
@@ -416,7 +416,7 @@ fn steps_at_a_rate_are_in_proportion_to_its_inverse() {
     for (set, why) in [
         ("regimes.rft.steps_at={ learning_rate = 0, steps = 5 }", "learning_rate = 0: must be above 0"),
         ("regimes.rft.steps_at={ learning_rate = 1e-4, steps = 0 }", "must be at least 1"),
-        ("regimes.rft.steps_at={ learning_rate = 1e-4 }", "missing field `steps`"),
+        ("regimes.rft.steps_at={ learning_rate = 1e-4 }", "`steps` is missing"),
         ("regimes.rft.steps_at={ lr = 1e-4, steps = 5 }", "unknown key lr"),
     ] {
         let error = read(&[set.to_string()]).unwrap_err();

@@ -7,7 +7,7 @@ use crate::tasks::Score;
 use serde::{Deserialize, Serialize};
 
 /// `[reward]`: weights of the terms. Absent keys take the defaults: weights 1, `require_valid = true`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardSettings {
     /// Weight of the share of the answer that is right.

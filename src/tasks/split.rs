@@ -11,9 +11,9 @@ pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 /// Most examples of a dataset: `train-999999` is the last name of six digits.
 pub const MAX_COUNT: usize = 1_000_000;
 
-/// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`; any weights are taken and
-/// divided by their sum, so `8,1,1` is the same.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`, or as a ratio of
+/// whole numbers, `8,1,1`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct SplitRatios([f64; 3]);
 
@@ -92,7 +92,18 @@ impl FromStr for SplitRatios {
     fn from_str(text: &str) -> Result<Self> {
         let numbers: Vec<f64> = text.split(',').map_while(|part| part.trim().parse().ok()).collect();
         match <[f64; 3]>::try_from(numbers) {
-            Ok(weights) if text.split(',').count() == 3 => SplitRatios::new(weights),
+            Ok(weights) if text.split(',').count() == 3 => {
+                let ratios = SplitRatios::new(weights)?;
+                let sum: f64 = weights.iter().sum();
+                let rounded = (sum * 1e6).round() / 1e6;
+                match weights.iter().all(|weight| weight.fract() == 0.0) || rounded == 1.0 {
+                    true => Ok(ratios),
+                    false => Err(Error::input(format!(
+                        "split `{text}`: the shares of train, validation and test add up to {rounded}, not to 1; correct one of them, or write whole \
+                         numbers for a ratio, such as 8,1,1"
+                    ))),
+                }
+            }
             _ => Err(Error::input(format!(
                 "split `{text}`: write the shares of train, validation and test, such as 0.8,0.1,0.1"
             ))),
@@ -159,6 +170,12 @@ mod tests {
         for text in ["", "0.8,0.2", "1,1,1,1", "a,b,c", "-1,1,1", "0,0,0", "nan,1,1", "inf,1,1", "0.8 0.1 0.1", "1,,1"]
         {
             assert!(text.parse::<SplitRatios>().is_err(), "{text}");
+        }
+        let refused = "0.8,0.1,0.2".parse::<SplitRatios>().unwrap_err().to_string();
+        assert!(refused.contains("`0.8,0.1,0.2`") && refused.contains("add up to 1.1, not to 1"), "{refused}");
+        for text in ["8,1,1", "80,10,10", "1,0,0", "0.7,0.2,0.1", "0.333333,0.333333,0.333334"] {
+            let written = text.parse::<SplitRatios>().map(String::from).unwrap();
+            assert!(written.parse::<SplitRatios>().is_ok(), "{text}");
         }
     }
 }

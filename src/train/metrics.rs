@@ -3,6 +3,7 @@
 
 use super::tensorboard::EventWriter;
 use crate::io::jsonl::{self, JsonlLog};
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -163,8 +164,7 @@ fn scan(path: &Path, size: u64, each: &mut dyn FnMut(Map<String, Value>)) -> Res
                 path.display()
             ))
         };
-        let row: Map<String, Value> = serde_json::from_slice(&line)
-            .map_err(|e| damaged(&e.to_string().replace(" at line 1 column ", ", column ")))?;
+        let row: Map<String, Value> = serde_json::from_slice(&line).map_err(|e| damaged(&json_fault(&e)))?;
         if row.get("step").and_then(Value::as_u64).is_none() {
             return Err(damaged(&"it has no `step`"));
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `[prior_kl]`: in every optimizer step, hold the model to the initial one on prompts of other knowledge.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriorKlSettings {
     /// Dataset directory whose train split has the prompts, with responses of the initial model (`jigsaw rollout --keep all`).

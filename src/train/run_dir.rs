@@ -17,6 +17,7 @@ use super::state::BestEvaluation;
 use crate::comm::Communicator;
 use crate::io::json::differences;
 use crate::io::lock::LockFile;
+use crate::io::plain::toml_fault;
 use crate::io::toml::to_table;
 use crate::io::{files, output_dir};
 use crate::stats::Interval;
@@ -326,7 +327,7 @@ fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<
 
 fn read_config(dir: &Path) -> Result<toml::Table> {
     let place = dir.join("config.toml");
-    files::read_text(&place)?.parse().map_err(|e| Error::input(format!("{}: {e}", place.display())))
+    files::read_text(&place)?.parse().map_err(|e| Error::input(format!("{}: {}", place.display(), toml_fault(&e))))
 }
 
 /// How settings, model and data differ from those of the run in `dir`: what, and how.

@@ -15,7 +15,7 @@ pub const MAX_STEPS: usize = 99_999_999;
 pub const MAX_EXAMPLES: usize = 1 << 16;
 
 /// How the model is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Supervised fine-tuning on the responses of the dataset.
@@ -34,7 +34,7 @@ impl std::fmt::Display for Method {
 }
 
 /// How the learning rate changes after the warm-up. Names of transformers' `lr_scheduler_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LrSchedule {
     /// Stays at the peak.
@@ -46,7 +46,7 @@ pub enum LrSchedule {
 }
 
 /// How GRPO's token losses become one number (see `train::objective::GrpoLoss`). TRL's `loss_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossType {
     /// Mean over sequences of the mean over tokens.
@@ -62,7 +62,7 @@ pub enum LossType {
 }
 
 /// What an importance ratio belongs to. TRL's `importance_sampling_level`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportanceLevel {
     /// One ratio a token.
@@ -72,7 +72,7 @@ pub enum ImportanceLevel {
 }
 
 /// What the centred rewards of a group are divided by. TRL's `scale_rewards`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScaleRewards {
     /// The group's standard deviation.
@@ -84,7 +84,7 @@ pub enum ScaleRewards {
 }
 
 /// All settings of a training run, resolved: `config.toml` of a run directory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The loop and the optimizer.
@@ -115,42 +115,56 @@ pub struct TrainConfig {
 }
 
 /// `[train]`: the loop and the optimizer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSettings {
-    /// `sft` or `rft`.
+    /// How the model is trained.
     pub method: Method,
     /// Optimizer steps. Either this or `epochs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "max_steps"))]
     pub steps: Option<usize>,
     /// Passes over the training examples (fractions allowed). Either this or `steps`; 1 when neither is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "num_train_epochs"))]
     pub epochs: Option<f64>,
-    /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.num_generations` responses) for RFT.
+    /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.num_generations` responses, which TRL
+    /// counts) for RFT.
+    #[schemars(extend("trl" = "per_device_train_batch_size"))]
     pub batch_size: usize,
     /// Micro-batches (forward and backward passes) in one optimizer step.
+    #[schemars(extend("trl" = "gradient_accumulation_steps"))]
     pub gradient_accumulation_steps: usize,
     /// Keep only each layer's input for the backward pass, and compute the layer again there: less memory, more time, the same result.
+    #[schemars(extend("trl" = "gradient_checkpointing"))]
     pub gradient_checkpointing: bool,
-    /// `f32`, or `bf16` for products with working copies of the weights in bf16.
+    /// Type of the factors of matrix products.
     #[serde(default)]
+    #[schemars(extend("trl" = "bf16"))]
     pub dtype: crate::model::ComputeDtype,
     /// Peak learning rate.
+    #[schemars(extend("trl" = "learning_rate"))]
     pub learning_rate: f64,
     /// Shape of the learning rate after the warm-up.
+    #[schemars(extend("trl" = "lr_scheduler_type"))]
     pub lr_scheduler_type: LrSchedule,
-    /// Linear warm-up: below 1 a share of all steps, from 1 on a number of steps.
+    /// Linear warm-up: below 1 a share of all steps, from 1 on a number of steps. One that is longer than the run is cut to a tenth of it.
+    #[schemars(extend("trl" = "warmup_steps"))]
     pub warmup_steps: f64,
     /// Decoupled weight decay, on matrices only (no biases, no norms).
+    #[schemars(extend("trl" = "weight_decay"))]
     pub weight_decay: f64,
     /// L2-SP (arXiv 1802.01483): adds `l2_sp / 2 * ||w - w0||^2` to the loss, w0 being the weights that the run started from; 0 for off.
     #[serde(default)]
     pub l2_sp: f64,
     /// AdamW's decay rates of the running averages of the gradient and of its square.
+    #[schemars(extend("trl" = "adam_beta1, adam_beta2"))]
     pub betas: [f64; 2],
     /// AdamW's epsilon.
+    #[schemars(extend("trl" = "adam_epsilon"))]
     pub eps: f64,
     /// The gradient is scaled down to this global norm; 0 for no clipping.
+    #[schemars(extend("trl" = "max_grad_norm"))]
     pub max_grad_norm: f64,
     /// End the run when evaluations meet this, such as `accuracy >= 0.5`; empty for never. `steps` or `epochs` stay the limit.
     pub stop_when: String,
@@ -158,6 +172,7 @@ pub struct TrainSettings {
     pub stop_patience: usize,
     /// Keep the checkpoint that was best at an evaluation, by the measure of `stop_when`, else by accuracy.
     #[serde(default)]
+    #[schemars(extend("trl" = "load_best_model_at_end"))]
     pub save_best: bool,
     /// End the run when the whole 95 % interval of the change of the score on `eval.prior` lies below minus this share: 0.02 for two points
     /// lost, 0 for any loss that is shown. Never when not given.
@@ -167,6 +182,7 @@ pub struct TrainSettings {
     #[serde(default)]
     pub prompts_of: String,
     /// Seed of everything random in the run.
+    #[schemars(extend("trl" = "seed"))]
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
     pub freeze: Vec<String>,
@@ -174,19 +190,23 @@ pub struct TrainSettings {
     /// all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_examples: usize,
-    /// Longest prompt + response in tokens; a longer example is refused by id before training. 0 for no check.
+    /// Longest prompt + response in tokens; a longer example is refused by id before training (TRL cuts it). 0 for no check.
+    #[schemars(extend("trl" = "max_length"))]
     pub max_length: usize,
     /// Steps between checkpoints; 0 for only the last.
+    #[schemars(extend("trl" = "save_steps"))]
     pub save_steps: usize,
     /// Checkpoints kept; the oldest are removed first.
+    #[schemars(extend("trl" = "save_total_limit"))]
     pub save_total_limit: usize,
 }
 
 /// `[eval]`: evaluation on the validation split during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSettings {
     /// Steps between evaluations, also before the first step and after the last; 0 for none.
+    #[schemars(extend("trl" = "eval_steps"))]
     pub steps: usize,
     /// Questions of prior knowledge that are asked at each evaluation: a dataset (its validation split, else its test split) or a benchmark
     /// file. Empty for none.
@@ -195,6 +215,7 @@ pub struct EvalSettings {
     /// Validation examples used (the first ones); 0 for all.
     pub limit: usize,
     /// Prompts generated for at a time.
+    #[schemars(extend("trl" = "per_device_eval_batch_size"))]
     pub batch_size: usize,
     /// Longest response in tokens.
     pub max_new_tokens: usize,
@@ -203,22 +224,28 @@ pub struct EvalSettings {
 }
 
 /// `[rollout]`: how responses are sampled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSettings {
     /// Responses to each prompt (the group).
+    #[schemars(extend("trl" = "num_generations"))]
     pub num_generations: usize,
     /// Prompts generated for at a time; 0 for all of a rollout batch together (in SFT, as many as a step has examples).
     pub batch_size: usize,
     /// Longest response in tokens.
+    #[schemars(extend("trl" = "max_completion_length"))]
     pub max_new_tokens: usize,
     /// Softmax temperature, for sampling and for the log-probabilities of the loss alike.
+    #[schemars(extend("trl" = "temperature"))]
     pub temperature: f32,
     /// Nucleus sampling; 1 for off. The loss uses the whole distribution whatever this is, as TRL does.
+    #[schemars(extend("trl" = "top_p"))]
     pub top_p: f32,
     /// Only the k likeliest tokens; 0 for off.
+    #[schemars(extend("trl" = "top_k"))]
     pub top_k: usize,
     /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
+    #[schemars(extend("trl" = "log_completions"))]
     pub log_completions: bool,
 }
 
@@ -245,30 +272,39 @@ impl Default for RolloutSettings {
 }
 
 /// `[grpo]`: the policy-gradient loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrpoSettings {
-    /// `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`.
+    /// How token losses become one number.
+    #[schemars(extend("trl" = "loss_type"))]
     pub loss_type: LossType,
-    /// `token` or `sequence`.
+    /// What an importance ratio belongs to; `sequence` is GSPO.
+    #[schemars(extend("trl" = "importance_sampling_level"))]
     pub importance_sampling_level: ImportanceLevel,
     /// The ratio is clipped below at 1 - epsilon.
+    #[schemars(extend("trl" = "epsilon"))]
     pub epsilon: f64,
     /// The ratio is clipped above at 1 + epsilon_high (clip-higher); epsilon when not given. For `cispo` the bound itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "epsilon_high"))]
     pub epsilon_high: Option<f64>,
     /// Upper bound of the unclipped ratio (two-sided clipping); none when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "delta"))]
     pub delta: Option<f64>,
     /// Weight of the KL to the model the run started from; 0 loads no reference copy.
+    #[schemars(extend("trl" = "beta"))]
     pub beta: f64,
-    /// Passes over each rollout batch. TRL's `num_iterations`.
+    /// Passes over each rollout batch.
+    #[schemars(extend("trl" = "num_iterations"))]
     pub num_iterations: usize,
     /// Optimizer steps that each pass over a rollout batch is cut into.
     pub minibatches: usize,
-    /// `group`, `batch` or `none`.
+    /// What the centred rewards of a group are divided by.
+    #[schemars(extend("trl" = "scale_rewards"))]
     pub scale_rewards: ScaleRewards,
     /// Weight of the entropy bonus; 0 for none.
+    #[schemars(extend("trl" = "entropy_coef"))]
     pub entropy_coef: f64,
     /// Learn from the responses above the mean of their group only: negative advantages become 0.
     #[serde(default)]
@@ -278,7 +314,7 @@ pub struct GrpoSettings {
 }
 
 /// `[stall]`: warn, naming the cause, when learning has stalled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StallSettings {
     /// Consecutive steps below a threshold before the warning; 0 for never.

@@ -4,7 +4,7 @@ use crate::sampling::rollout::Keep;
 use serde::{Deserialize, Serialize};
 
 /// What SFT's loss is the mean over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossReduction {
     /// All response tokens of the step, as transformers has it: long responses weigh more.
@@ -15,7 +15,7 @@ pub enum LossReduction {
 }
 
 /// The supervised loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SftLossType {
     /// Negative log-likelihood.
@@ -44,16 +44,17 @@ impl SftLossType {
 }
 
 /// `[sft]`: the supervised loss, and where its examples come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
-    /// `nll`, `dft`, `eaft`, `psft`, `prift`, `sdft` or `sdft_reverse`.
+    /// The supervised loss.
+    #[schemars(extend("trl" = "loss_type"))]
     pub loss_type: SftLossType,
     /// `psft`: the ratio is clipped above at 1 + epsilon_high.
     pub epsilon_high: f64,
     /// `psft`: optimizer steps between two old policies; each step takes other examples.
     pub minibatches: usize,
-    /// `token` or `sequence`.
+    /// What the loss is the mean over.
     pub loss_reduction: LossReduction,
     /// Dataset directory whose train split is replayed: a share of every step's examples comes from it. Empty for none.
     pub replay: String,
@@ -65,7 +66,7 @@ pub struct SftSettings {
     /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`), and train on its responses instead of the
     /// reference responses; 0 for off.
     pub resample_every: usize,
-    /// Which of its responses: `correct` (rejection sampling, RAFT), `well-formed` or `all`.
+    /// Which of its responses are trained on; `correct` is rejection sampling (RAFT).
     pub keep: Keep,
     /// Most responses to one prompt that are trained on between two samplings.
     pub max_per_prompt: usize,

@@ -2,6 +2,7 @@
 
 use super::batch_sampler::BatchSampler;
 use super::callback::TrainerCallback;
+use super::early_signs::EarlySigns;
 use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
 use super::metrics::{ExamplesLine, Log, LogSizes, Metrics, SampleLine};
@@ -123,6 +124,8 @@ pub struct StepContext<'a> {
     pub check_gradients: bool,
     /// Hears of every step.
     pub callback: &'a mut dyn TrainerCallback,
+    /// What is worth a word in the first steps.
+    pub(super) signs: EarlySigns,
 }
 
 /// What an optimizer step is made from, apart from the gradients in the parameters.
@@ -191,6 +194,9 @@ impl StepContext<'_> {
             log.examples(&ExamplesLine { step: self.state.step, ids: &example_ids })?;
         }
         self.callback.step(self.state.step, &metrics);
+        if let Some(sign) = self.signs.observe(self.job.config, self.total, loss, metrics.get("reward")) {
+            self.callback.note(&format!("step {}: {sign}", self.state.step));
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use super::batch_sampler::BatchSampler;
 use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
 use super::disk_space::DiskGuard;
+use super::early_signs::EarlySigns;
 use super::example_sizes::{check_lengths, example_sizes};
 use super::freeze::{freeze, freeze_unseen};
 use super::gradient_check;
@@ -16,6 +17,7 @@ use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
 use super::prior_evaluation;
 use super::run_dir::{BestCheckpoint, CriterionResult, Forgotten, RunDir, RunSummary};
+use super::schedule::cut_note;
 use super::sft::Sft;
 use super::state::{BestEvaluation, StepContext};
 use super::stop_criterion::StopCriterion;
@@ -132,9 +134,14 @@ pub fn train(
     let open = || Log::open(run.dir(), state.log, state.step, rollouts);
     let log = job.comm.agree(job.comm.is_root().then(open).transpose())?;
     let total = config.total_steps(examples);
+    if let Some(note) = cut_note(config.train.warmup_steps, total) {
+        callback.note(&note);
+    }
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
-        let ctx = StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, callback };
+        let signs = EarlySigns::default();
+        let ctx =
+            StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, signs, callback };
         Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
     })
 }

@@ -296,7 +296,7 @@ fn an_unfinished_or_spoilt_dataset_is_refused_with_what_is_wrong() {
     let line = text.lines().next().unwrap();
     for (spoilt, says) in [
         (text.lines().take(5).map(|l| format!("{l}\n")).collect::<String>(), "holds 5 records, but"),
-        (text.replacen("\"answer\"", "\"anser\"", 1), "metadata.jsonl:1: missing field `answer`"),
+        (text.replacen("\"answer\"", "\"anser\"", 1), "`answer` is missing"),
         (format!("{text}{line}\n"), "metadata.jsonl:9: field `id`: `test-000000` is already the id of line 1"),
         (text.replace("000003.png", "000099.png"), "metadata.jsonl:4: field `images`: there is no file"),
         (text.replacen("images/000000.png", "../x.png", 2), "not a path inside the dataset"),

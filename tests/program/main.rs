@@ -19,6 +19,7 @@ mod hostile;
 mod hub;
 mod kills;
 mod large_numbers;
+mod messages;
 mod mistakes;
 mod other_tools;
 mod special_files;
@@ -26,4 +27,8 @@ mod stopping;
 mod streams;
 mod study;
 mod text_model;
+#[cfg(unix)]
+mod trackers;
 mod vision_families;
+#[cfg(unix)]
+mod watch;

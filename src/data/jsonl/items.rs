@@ -1,5 +1,6 @@
 //! The objects of a file, one a line or the items of one JSON array, each with its place.
 
+use crate::io::plain::json_words;
 use serde_json::{Deserializer, Map, Value};
 
 /// A JSON object.
@@ -43,14 +44,8 @@ fn object(line: &[u8]) -> Result<Object, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("not a JSON object".into()),
-        Err(e) => Err(format!("column {}: not JSON: {}", e.column(), without_place(&e))),
+        Err(e) => Err(format!("column {}: not JSON: {}", e.column(), json_words(&e))),
     }
-}
-
-/// The parser's words without its " at line 1".
-fn without_place(e: &serde_json::Error) -> String {
-    let said = e.to_string();
-    said.split(" at line ").next().unwrap_or(&said).to_string()
 }
 
 /// The items of an array, read one after another.
@@ -102,7 +97,7 @@ impl Array<'_> {
                 Ok(Some(Item { line, name, object }))
             }
             Some(Ok(_)) => Err((line, format!("{name} is not a JSON object"))),
-            Some(Err(e)) => Err((line + e.line() - 1, format!("{name} is not JSON: {}", without_place(&e)))),
+            Some(Err(e)) => Err((line + e.line() - 1, format!("{name} is not JSON: {}", json_words(&e)))),
             None => Err((line, "not JSON: the array does not end with `]`".into())),
         }
     }

@@ -301,7 +301,7 @@ fn every_mistake_is_named_with_line_and_field() {
     let one = json!({"messages": [user("<image>q"), assistant("a")], "image": "images/none.png"});
     let refusal = case.refusal(format!("{good}\n{one}"));
     assert!(refusal.starts_with(":2: field `image`: there is no file "), "{refusal}");
-    assert!(case.refusal(format!("{good}\n{{\"a\": ")).contains(":2: column 5: not JSON: EOF"));
+    assert!(case.refusal(format!("{good}\n{{\"a\": ")).contains(":2: column 5: not JSON: the text ends"));
     let bytes = [b"{\"messages\": \"caf\xe9\"}".as_slice()].concat();
     assert!(case.refusal(bytes).contains(":1: byte 0xE9 at position 18 is not UTF-8"));
     assert!(case.refusal(" \n").contains(" holds no records"));

@@ -107,7 +107,7 @@ impl AdapterConfig {
         if let Some(field) = unknown.map(String::as_str).or(biased.then_some("bias")) {
             return Err(f.error(
                 field,
-                "is set, which is not supported or not known here and may change what the model computes; merge the adapter with peft \
+                "is set, and this program does not compute what it asks for; merge the adapter with peft \
                  (merge_and_unload) and give the merged model",
             ));
         }

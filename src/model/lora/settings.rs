@@ -5,19 +5,24 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// `[lora]`: train a low-rank adapter beside the frozen weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSettings {
     /// Rank of the adapters (PEFT's `r`).
+    #[schemars(extend("trl" = "lora_r"))]
     pub rank: usize,
     /// What is learnt is scaled by `alpha / rank` (PEFT's `lora_alpha`).
+    #[schemars(extend("trl" = "lora_alpha"))]
     pub alpha: f64,
     /// Probability that an element of an adapter's input is dropped in training (PEFT's `lora_dropout`); SFT only.
+    #[schemars(extend("trl" = "lora_dropout"))]
     pub dropout: f64,
     /// Scale by `alpha / sqrt(rank)` instead (PEFT's `use_rslora`).
+    #[schemars(extend("trl" = "use_rslora"))]
     pub rslora: bool,
     /// Which linear maps are adapted (PEFT's `target_modules`): `language` for all of the decoder, `all-linear` for those and the vision
     /// tower's, a list of ends of names, or a regular expression for whole names.
+    #[schemars(extend("trl" = "lora_target_modules"))]
     pub target: Targets,
 }
 

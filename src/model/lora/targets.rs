@@ -6,8 +6,8 @@ use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// Targets of an adapter, in PEFT's forms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged, expecting = "must be text in quotes or a list of names")]
 pub enum Targets {
     /// `language` (every linear map of the decoder's layers), `all-linear` (those and the vision tower's), or a regular expression that
     /// a module's whole name must match.

@@ -5,6 +5,7 @@
 //! applied (as transformers does not where nobody asks for them), and every panic is an error.
 
 use crate::error::catch_panic;
+use crate::io::plain::{json_fault, json_said};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -33,7 +34,7 @@ struct Pipelines {
 /// # Errors
 /// What is wrong with it.
 pub(in crate::model) fn read_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String> {
-    let pipelines: Pipelines = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let pipelines: Pipelines = serde_json::from_slice(bytes).map_err(|e| json_fault(&e))?;
     let Pipelines { normalizer, pre_tokenizer, decoder } = pipelines;
     let mut steps = 0;
     for (name, pipeline) in [("normalizer", &normalizer), ("pre_tokenizer", &pre_tokenizer), ("decoder", &decoder)] {
@@ -46,7 +47,7 @@ pub(in crate::model) fn read_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String
         }
     }
     let mut tokenizer =
-        catch_panic(|| Tokenizer::from_bytes(bytes)).and_then(|read| read.map_err(|e| e.to_string()))?;
+        catch_panic(|| Tokenizer::from_bytes(bytes)).and_then(|read| read.map_err(|e| json_said(&e.to_string())))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
     let ids = encode(&tokenizer, PROBE).map_err(|why| format!("it fails on a short text: {why}"))?;

@@ -13,12 +13,14 @@ pub struct Axis {
     pub whole: bool,
     /// Equal distances are equal ratios; all values are above zero.
     pub log: bool,
+    /// The values are percentage points: written with one decimal.
+    pub points: bool,
 }
 
 impl Axis {
     /// An axis over the range of its values.
     pub fn new(label: &str) -> Axis {
-        Axis { label: label.into(), percent: false, from_zero: false, whole: false, log: false }
+        Axis { label: label.into(), percent: false, from_zero: false, whole: false, log: false, points: false }
     }
 
     /// An axis of shares.
@@ -29,6 +31,11 @@ impl Axis {
     /// An axis that includes zero.
     pub fn from_zero(label: &str) -> Axis {
         Axis { from_zero: true, ..Axis::new(label) }
+    }
+
+    /// An axis of percentage points that includes zero.
+    pub fn points(label: &str) -> Axis {
+        Axis { points: true, ..Axis::from_zero(label) }
     }
 
     /// A logarithmic axis.
@@ -89,6 +96,8 @@ impl Axis {
         match (self.percent, self.whole) {
             (true, _) => format!("{:.1} %", 100.0 * value),
             (false, true) => number(value, 1.0),
+            // What rounds to zero has no sign.
+            (false, false) if self.points => number(if value.abs() < 0.05 { 0.0 } else { value }, 0.1),
             (false, false) => significant(value),
         }
     }
@@ -190,6 +199,8 @@ mod tests {
         assert_eq!(number(-1e-18, 0.1), "0.0");
         assert_eq!(number(2e-5, 1e-5), "2e-5");
         assert_eq!(number(1500.0, 500.0), "1500");
+        let points = [-2.7e-18, -0.04, -12.06, 3.0].map(|value| Axis::points("lost").value(value));
+        assert_eq!(points, ["0.0", "0.0", "-12.1", "3.0"]);
         let scale = Axis::new("loss").scale([0.13, 0.87].into_iter(), 0.0, 100.0);
         assert!(scale.low <= 0.13 && scale.high >= 0.87 && scale.ticks().len() >= 4, "{scale:?}");
     }

@@ -1,7 +1,7 @@
-//! Charts as inline SVG: lines, dots, histogram outlines and bars, with intervals, over two axes.
+//! Charts as inline SVG: lines, dots and histogram outlines over two axes, and forest plots, all with intervals.
 //!
-//! Colours are CSS variables of the page (`--s0`, `--s1`, ... for the series), so that a chart follows light and dark mode. Hovering over a
-//! mark shows its values.
+//! Colours are CSS variables of the page (`--s0`, `--s1`, ... for the series), so that a chart follows light and dark mode. Each mark has its
+//! values as its title. The page's script shows the title of the nearest mark under a pointer or a finger, and by arrow keys.
 
 mod axis;
 
@@ -37,21 +37,43 @@ impl Figure {
 pub struct Point {
     /// Position on the x axis.
     pub x: f64,
-    /// Position on the y axis; of a bar, the number of its category.
+    /// Position on the y axis; in a forest plot, the number of its category.
     pub y: f64,
-    /// Ends of the interval of the value: y, or x of a bar.
+    /// Ends of the interval of the value: y, or x in a forest plot.
     pub interval: Option<(f64, f64)>,
+    /// Ends of the interval of x, where both are values.
+    pub x_interval: Option<(f64, f64)>,
 }
 
 impl Point {
     /// A point without an interval.
     pub fn new(x: f64, y: f64) -> Point {
-        Point { x, y, interval: None }
+        Point { x, y, interval: None, x_interval: None }
+    }
+
+    /// With the interval of its value.
+    pub fn with(self, interval: Option<(f64, f64)>) -> Point {
+        Point { interval, ..self }
     }
 
     fn ends(&self) -> Option<(f64, f64)> {
-        self.interval.filter(|(low, high)| low.is_finite() && high.is_finite())
+        finite(self.interval)
     }
+}
+
+fn finite(interval: Option<(f64, f64)>) -> Option<(f64, f64)> {
+    interval.filter(|(low, high)| low.is_finite() && high.is_finite())
+}
+
+/// A point with its name beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedPoint {
+    /// Name.
+    pub name: String,
+    /// Where it is, with intervals in both directions.
+    pub point: Point,
+    /// Number of the CSS colour; `None` for the base, which is hollow.
+    pub colour: Option<usize>,
 }
 
 /// How a series is drawn.
@@ -65,14 +87,12 @@ pub enum Mark {
     Smoothed,
     /// A thin line with small dots, without a name.
     Thin,
-    /// A thick line with dots, without a name.
-    Thick,
     /// A dot for each point.
     Dots,
     /// The outline of a histogram: each point's y up to the next point's x. The last point is only an end.
     Steps,
-    /// A horizontal bar from zero to each point's x, in the category that its y numbers.
-    Bars,
+    /// A dot with its horizontal interval at each point's x, in the category that its y numbers.
+    Forest,
 }
 
 impl Mark {
@@ -111,31 +131,30 @@ pub struct Chart {
     pub x: Axis,
     /// The vertical axis; without a label where it shows categories.
     pub y: Axis,
-    /// Names of the categories of bars, from top to bottom; empty for a chart of two numeric axes.
+    /// Names of the categories of a forest plot, from top to bottom; empty for a chart of two numeric axes.
     pub categories: Vec<String>,
     /// What is drawn, the last on top.
     pub series: Vec<Series>,
     /// What to compare with.
     pub references: Vec<Reference>,
     /// Single points with their names beside them, drawn over the series.
-    pub named: Vec<(String, Point)>,
+    pub named: Vec<NamedPoint>,
 }
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 330.0;
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 320.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 50.0;
-/// Margin on the right, and with names at the ends of lines.
-const RIGHT: [f64; 2] = [24.0, 108.0];
-/// Margin on the left of a chart of categories.
-const CATEGORIES: f64 = 152.0;
+/// Margin on the right without names at the ends of lines.
+const RIGHT: f64 = 16.0;
 /// Rough width of a letter and height of a line of text.
 const LETTER: f64 = 7.2;
-const LINE_HEIGHT: f64 = 16.0;
-/// Height of a bar, of a bar with the space around it, and space between categories.
-const BAR: f64 = 16.0;
-const BAR_ROW: f64 = 20.0;
-const GAP: f64 = 12.0;
+const LINE_HEIGHT: f64 = 15.0;
+/// Names at the ends of lines and of categories are broken into lines of so many letters.
+const NAME_WIDTH: usize = 16;
+/// Distance of the marks of a category of a forest plot, at least and at most, and space between categories.
+const FOREST_ROW: [f64; 2] = [5.0, 14.0];
+const FOREST_GAP: f64 = 8.0;
 /// Points of a line that are drawn; more are averaged in bins.
 const MAX_LINE_POINTS: usize = 240;
 /// Points of a line that have visible dots.
@@ -144,8 +163,8 @@ const MAX_LINE_DOTS: usize = 60;
 const MAX_DOTS: usize = 400;
 /// A moving mean goes over this share of the points.
 const SMOOTHING: usize = 20;
-/// Lines that are named at their ends; the names of more would not fit.
-const MAX_END_LABELS: usize = 8;
+/// Lines of text that names at the ends of lines may take; more would not fit.
+const MAX_END_LINES: usize = 14;
 
 /// The scales of a chart being drawn.
 struct Frame {
@@ -165,30 +184,32 @@ impl Chart {
         Chart { x, y, categories: Vec::new(), series, references: Vec::new(), named: Vec::new() }
     }
 
-    /// A chart of bars, `series` having a bar in each category.
-    pub fn bars(x_label: &str, categories: Vec<String>, series: Vec<Series>) -> Chart {
-        Chart { categories, ..Chart::new(Axis::from_zero(x_label), Axis::new(""), series) }
+    /// A forest plot, `series` having a mark in each category.
+    pub fn forest(x: Axis, categories: Vec<String>, series: Vec<Series>) -> Chart {
+        Chart { categories, ..Chart::new(x, Axis::new(""), series) }
     }
 
     /// The chart as an `<svg>` element; `None` if no point is finite.
     pub fn svg(&self) -> Option<String> {
         let series: Vec<Series> = self.series.iter().map(reduced).filter(|s| !s.points.is_empty()).collect();
         let all: Vec<Point> =
-            series.iter().flat_map(|s| &s.points).chain(self.named.iter().map(|(_, p)| p)).copied().collect();
+            series.iter().flat_map(|s| &s.points).chain(self.named.iter().map(|one| &one.point)).copied().collect();
         let all: Vec<Point> = all.into_iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
         all.first()?;
-        let lines = series.iter().filter(|s| s.mark.is_named_line()).count();
-        let class = if lines > MAX_END_LABELS { "chart many" } else { "chart" };
-        let bars = !self.categories.is_empty();
-        let height = if bars { TOP + BOTTOM + self.categories.len() as f64 * self.row() } else { HEIGHT };
-        let frame = self.frame(&all, height, lines > 0);
-        let label = if bars { self.x.label.clone() } else { format!("{} over {}", self.y.label, self.x.label) };
+        let lines: Vec<&Series> = series.iter().filter(|s| s.mark.is_named_line()).collect();
+        let many = lines.iter().map(|s| wrapped(&s.name).len()).sum::<usize>() > MAX_END_LINES;
+        let class = if many { "chart many" } else { "chart" };
+        let named: &[&Series] = if many { &[] } else { &lines };
+        let forest = !self.categories.is_empty();
+        let height = if forest { TOP + BOTTOM + self.categories.len() as f64 * self.row() } else { HEIGHT };
+        let frame = self.frame(&all, height, named);
+        let label = if forest { self.x.label.clone() } else { format!("{} over {}", self.y.label, self.x.label) };
         let mut out = format!(
-            r#"<svg class="{class}" viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{}">"#,
+            r#"<svg class="{class}" viewBox="0 0 {WIDTH} {height:.0}" role="img" tabindex="0" aria-label="{}">"#,
             escape(&label)
         );
         // Writing to a string cannot fail.
-        if bars {
+        if forest {
             self.draw_categories(&mut out, &frame)
         } else {
             self.draw_axes(&mut out, &frame)
@@ -196,41 +217,58 @@ impl Chart {
         self.draw_references(&mut out, &frame);
         for (i, one) in series.iter().enumerate() {
             match one.mark {
-                Mark::Bars => self.draw_bars(&mut out, one, i, &frame),
+                Mark::Forest => self.draw_forest(&mut out, one, i, &frame),
                 Mark::Steps => draw_steps(&mut out, one, &frame),
                 _ => self.draw_line(&mut out, one, &frame),
             }
         }
         self.draw_named(&mut out, &frame);
-        self.draw_end_labels(&mut out, if lines > MAX_END_LABELS { &[] } else { &series }, &frame);
+        self.draw_end_labels(&mut out, named, &frame);
         out.push_str("</svg>");
         Some(out)
     }
 
-    /// Height of a category.
-    fn row(&self) -> f64 {
-        BAR_ROW * self.series.len() as f64 + GAP
+    /// Distance of the marks of a category: as much as fits.
+    fn forest_row(&self) -> f64 {
+        let marks = (self.series.len() * self.categories.len()).max(1) as f64;
+        let room = HEIGHT - TOP - BOTTOM - FOREST_GAP * self.categories.len() as f64;
+        (room / marks).clamp(FOREST_ROW[0], FOREST_ROW[1])
     }
 
-    fn frame(&self, all: &[Point], height: f64, end_labels: bool) -> Frame {
-        let ends = |p: &Point| p.ends().map_or([f64::NAN; 2], |(low, high)| [low, high]);
-        let right = WIDTH - RIGHT[usize::from(end_labels)];
-        let values = all.iter().map(|p| p.x);
+    /// Height of a category: its marks, and at least its name.
+    fn row(&self) -> f64 {
+        let name = self.categories.iter().map(|name| wrapped(name).len()).max().unwrap_or(1) as f64;
+        (self.forest_row() * self.series.len() as f64 + FOREST_GAP).max(LINE_HEIGHT * name + 4.0)
+    }
+
+    fn frame(&self, all: &[Point], height: f64, end_labels: &[&Series]) -> Frame {
+        let pair = |ends: Option<(f64, f64)>| ends.map_or([f64::NAN; 2], |(low, high)| [low, high]);
+        let ends = |p: &Point| pair(p.ends());
+        let levels = self.references.iter().filter_map(|one| match one {
+            Reference::Level(_, name) => Some(name.as_str()),
+            Reference::At(..) => None,
+        });
+        let names = end_labels.iter().map(|one| one.name.as_str()).chain(levels);
+        let widest = names.flat_map(wrapped).map(|line| line.chars().count()).max();
+        let right = WIDTH - widest.map_or(RIGHT, |letters| 14.0 + LETTER * letters as f64);
+        let values = all.iter().map(|p| p.x).chain(all.iter().flat_map(|p| pair(finite(p.x_interval))));
         if !self.categories.is_empty() {
             let mut values: Vec<f64> = values.chain(all.iter().flat_map(ends)).collect();
             if values.iter().all(|value| *value == 0.0 || value.is_nan()) {
                 // Nothing has changed anywhere.
                 values = vec![-1.0, 1.0];
             }
+            let letters = self.categories.iter().flat_map(|name| wrapped(name)).map(|line| line.chars().count()).max();
+            let left = 20.0 + LETTER * letters.unwrap_or(0) as f64;
             let y = Scale { low: 0.0, high: 1.0, step: 1.0, log: false, from: height - BOTTOM, to: TOP };
-            return Frame { x: self.x.scale(values.into_iter(), CATEGORIES, right), y };
+            return Frame { x: self.x.scale(values.into_iter(), left, right), y };
         }
         let levels = self.references.iter().map(|one| if let Reference::Level(y, _) = one { *y } else { f64::NAN });
         let places = self.references.iter().map(|one| if let Reference::At(x, _) = one { *x } else { f64::NAN });
         let of_y = all.iter().map(|p| p.y).chain(all.iter().flat_map(ends)).chain(levels);
         let y = self.y.scale(of_y, height - BOTTOM, TOP);
         let widest = y.ticks().into_iter().map(|tick| self.y.tick(tick, y.step).chars().count()).max().unwrap_or(0);
-        let left = (34.0 + LETTER * widest as f64).max(62.0);
+        let left = (34.0 + LETTER * widest as f64).max(50.0);
         Frame { x: self.x.scale(values.chain(places), left, right), y }
     }
 
@@ -257,7 +295,7 @@ impl Chart {
         );
     }
 
-    /// Vertical grid lines, the names of the categories, and the label of the axis of bars.
+    /// Vertical grid lines, the names of the categories, and the label of the axis of a forest plot.
     fn draw_categories(&self, out: &mut String, Frame { x, y }: &Frame) {
         for tick in x.ticks() {
             let at = x.at(tick);
@@ -267,7 +305,11 @@ impl Chart {
         text(out, "label", ((x.from + x.to) / 2.0, y.from + 41.0), "middle", &self.x.label);
         for (i, name) in self.categories.iter().enumerate() {
             let middle = TOP + (i as f64 + 0.5) * self.row();
-            text(out, "label", (CATEGORIES - 10.0, middle + 4.5), "end", &shortened(name, 20));
+            if i > 0 {
+                let above = TOP + i as f64 * self.row();
+                line(out, "grid", (x.from, x.to), (above, above));
+            }
+            lines_of_text(out, r#"class="label" text-anchor="end""#, (x.from - 10.0, middle), &wrapped(name), "");
         }
     }
 
@@ -315,116 +357,166 @@ impl Chart {
                 path("raw", &mut points);
                 path("line", &mut smooth(&series.points));
             }
-            Mark::Line | Mark::Shifted(_) | Mark::Smoothed | Mark::Thick => path("line", &mut points),
+            Mark::Line | Mark::Shifted(_) | Mark::Smoothed => path("line", &mut points),
             Mark::Thin => path("raw", &mut points),
-            Mark::Dots | Mark::Steps | Mark::Bars => {}
+            Mark::Dots | Mark::Steps | Mark::Forest => {}
         }
         let (radius, opacity, class) = match series.mark {
             Mark::Smoothed => (3.2, 1.0, "dot hidden"),
             Mark::Line if series.points.len() > MAX_LINE_DOTS => (3.2, 1.0, "dot hidden"),
             Mark::Line | Mark::Shifted(_) => (3.2, 1.0, "dot"),
-            Mark::Thick => (3.4, 0.9, "dot"),
             Mark::Thin => (2.0, 0.45, "dot"),
             _ => (2.8, 0.6, "dot"),
         };
         for point in series.points.iter().filter(|p| p.y.is_finite()) {
             let (cx, cy) = at(point);
-            if let Some((low, high)) = point.ends() {
-                let (top, bottom) = (frame.y.clamped(high), frame.y.clamped(low));
-                let _ = write!(
-                    out,
-                    r#"<line class="interval" x1="{cx:.1}" x2="{cx:.1}" y1="{top:.1}" y2="{bottom:.1}" stroke="{colour}"/>"#
-                );
-            }
-            let (x, y) = (self.x.value(point.x), self.y.value(point.y));
-            let values = format!("{}\n{}: {x}\n{}: {y}", series.name, self.x.label, self.y.label);
+            draw_interval(out, "y", cx, point.ends(), &frame.y, &colour);
+            let title = self.title(&series.name, point);
             let _ = write!(
                 out,
-                r#"<circle class="{class}" cx="{cx:.1}" cy="{cy:.1}" r="{radius}" fill="{colour}" fill-opacity="{opacity}"><title>{}</title></circle>"#,
-                escape(&(values + &interval(point, &self.y)))
+                r#"<circle class="{class}" cx="{cx:.1}" cy="{cy:.1}" r="{radius}" fill="{colour}" fill-opacity="{opacity}"><title>{title}</title></circle>"#
             );
         }
     }
 
-    /// The bar of series number `i` in each category.
-    fn draw_bars(&self, out: &mut String, series: &Series, i: usize, Frame { x, .. }: &Frame) {
+    /// The values of a point, in words.
+    fn title(&self, name: &str, point: &Point) -> String {
+        let (x, y) = (self.x.value(point.x), self.y.value(point.y));
+        let (of_x, of_y) = (interval(finite(point.x_interval), &self.x), interval(point.ends(), &self.y));
+        escape(&format!("{name}\n{}: {x}{of_x}\n{}: {y}{of_y}", self.x.label, self.y.label))
+    }
+
+    /// The marks of series number `i` in each category.
+    fn draw_forest(&self, out: &mut String, series: &Series, i: usize, Frame { x, .. }: &Frame) {
+        let (row, own) = (self.row(), self.forest_row());
+        let colour = format!("var(--s{})", series.colour);
         for point in series.points.iter().filter(|p| p.x.is_finite()) {
             let category = point.y as usize;
-            let top = TOP + category as f64 * self.row() + GAP / 2.0 + i as f64 * BAR_ROW + (BAR_ROW - BAR) / 2.0;
-            let (zero, end) = (x.at(0.0), x.at(point.x));
+            let middle = TOP + (category as f64 + 0.5) * row + own * (i as f64 + 0.5 - self.series.len() as f64 / 2.0);
+            draw_interval(out, "x", middle, point.ends(), x, &colour);
             let name = self.categories.get(category).map_or("", String::as_str);
-            let values = format!("{name}\n{}: {}", series.name, self.x.value(point.x));
-            // A bar of no length still shows whose it is.
+            let values = interval(point.ends(), &self.x);
+            let title = format!("{}\n{name}\n{}: {}{values}", series.name, self.x.label, self.x.value(point.x));
             let _ = write!(
                 out,
-                r#"<rect class="bars" x="{:.1}" y="{top:.1}" width="{:.1}" height="{BAR}" rx="2" fill="var(--s{})"><title>{}</title></rect>"#,
-                zero.min(end) - 0.75,
-                (end - zero).abs() + 1.5,
-                series.colour,
-                escape(&(values + &interval(point, &self.x)))
-            );
-            if let Some((low, high)) = point.ends() {
-                let middle = top + BAR / 2.0;
-                line(out, "whisker", (x.at(low), x.at(high)), (middle, middle));
-            }
-        }
-    }
-
-    /// Single points with their names, which are moved apart where they would overlap.
-    fn draw_named(&self, out: &mut String, frame: &Frame) {
-        // Left, right and baseline of the names drawn so far.
-        let mut taken: Vec<(f64, f64, f64)> = Vec::new();
-        for (name, point) in self.named.iter().filter(|(_, p)| p.x.is_finite() && p.y.is_finite()) {
-            let (cx, cy) = frame.at(point);
-            let (left, right) = (cx + 9.0, cx + 9.0 + LETTER * name.chars().count() as f64);
-            let free =
-                |at: &f64| !taken.iter().any(|(l, r, y)| left < *r && *l < right && (at - y).abs() < LINE_HEIGHT);
-            // Above the point, or below it, or further below.
-            let lines = (0..).map(|n| if n == 0 { cy - 7.0 } else { cy + LINE_HEIGHT * f64::from(n) });
-            let at = lines.into_iter().find(free).unwrap_or(cy);
-            taken.push((left, right, at));
-            let _ = write!(out, r#"<circle class="base" cx="{cx:.1}" cy="{cy:.1}" r="5"/>"#);
-            text(out, "label", (left, at), "start", name);
-        }
-    }
-
-    /// The names of lines and of the reference at the right end, moved apart where they would overlap.
-    fn draw_end_labels(&self, out: &mut String, series: &[Series], frame: &Frame) {
-        let mut labels: Vec<(f64, &str, String, String)> = Vec::new();
-        for one in series.iter().filter(|s| s.mark.is_named_line()) {
-            let mean = smooth(&one.points).filter(|p| one.mark == Mark::Smoothed && p.y.is_finite()).last();
-            if let Some(last) = mean.or_else(|| one.points.iter().rfind(|p| p.y.is_finite()).copied()) {
-                labels.push((frame.y.clamped(last.y), &one.name, one.name.clone(), format!("var(--s{})", one.colour)));
-            }
-        }
-        for reference in &self.references {
-            let Reference::Level(level, name) = reference else { continue };
-            if !frame.y.contains(*level) {
-                continue;
-            }
-            let title = format!("{name}: {}", self.y.value(*level));
-            labels.push((frame.y.at(*level), name, title, "var(--muted)".into()));
-        }
-        labels.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for i in 1..labels.len() {
-            labels[i].0 = labels[i].0.max(labels[i - 1].0 + LINE_HEIGHT);
-        }
-        let mut limit = frame.y.from;
-        for (at, ..) in labels.iter_mut().rev() {
-            *at = at.min(limit);
-            limit = *at - LINE_HEIGHT;
-        }
-        for (at, name, title, colour) in labels {
-            let _ = write!(
-                out,
-                r#"<text class="end" x="{:.1}" y="{:.1}" fill="{colour}">{}<title>{}</title></text>"#,
-                frame.x.to + 9.0,
-                at + 4.5,
-                escape(&shortened(name, 14)),
+                r#"<circle class="dot" cx="{:.1}" cy="{middle:.1}" r="{:.1}" fill="{colour}"><title>{}</title></circle>"#,
+                x.at(point.x),
+                (own / 2.0).clamp(2.4, 4.0),
                 escape(&title)
             );
         }
     }
+
+    /// Single points with their names and intervals. Names are moved apart where they would overlap.
+    fn draw_named(&self, out: &mut String, frame: &Frame) {
+        let known = || self.named.iter().filter(|one| one.point.x.is_finite() && one.point.y.is_finite());
+        // Left, right and baseline of what no name may cover: the points, and the names drawn so far.
+        let points = known().map(|one| frame.at(&one.point));
+        let mut taken: Vec<(f64, f64, f64)> = points.map(|(x, y)| (x - 6.0, x + 6.0, y + 4.5)).collect();
+        for one in known() {
+            let (cx, cy) = frame.at(&one.point);
+            let width = LETTER * one.name.chars().count() as f64;
+            let free = |(left, at): &(f64, f64)| {
+                let covers =
+                    |(l, r, y): &(f64, f64, f64)| *left < *r && *l < left + width && (at - y).abs() < LINE_HEIGHT - 2.0;
+                *left >= frame.x.from && left + width <= WIDTH && !taken.iter().any(covers)
+            };
+            // On the right or the left, above the point or below it, or further away.
+            let places = (0..12).flat_map(|n| {
+                let (above, below) = (cy - 7.0 - LINE_HEIGHT * f64::from(n), cy + LINE_HEIGHT * f64::from(n + 1));
+                let (right, left) = (cx + 9.0, cx - 9.0 - width);
+                [(right, above), (right, below), (left, above), (left, below)]
+            });
+            let (left, at) = places.into_iter().find(free).unwrap_or((cx + 9.0, cy));
+            taken.push((left, left + width, at));
+            let colour = one.colour.map(|colour| format!("var(--s{colour})"));
+            let stroke = colour.as_deref().unwrap_or("var(--ink)");
+            draw_interval(out, "x", cy, finite(one.point.x_interval), &frame.x, stroke);
+            draw_interval(out, "y", cx, one.point.ends(), &frame.y, stroke);
+            let (class, fill) = if colour.is_some() { ("dot", stroke) } else { ("base", "var(--card)") };
+            let title = self.title(&one.name, &one.point);
+            let _ = write!(
+                out,
+                r#"<circle class="{class}" cx="{cx:.1}" cy="{cy:.1}" r="5" fill="{fill}"><title>{title}</title></circle>"#
+            );
+            // Towards its point, whatever its true width.
+            let (x, anchor) = if left > cx { (left, "start") } else { (left + width, "end") };
+            let _ = write!(
+                out,
+                r#"<text class="end" x="{x:.1}" y="{at:.1}" text-anchor="{anchor}" fill="{stroke}">{}</text>"#,
+                escape(&one.name)
+            );
+        }
+    }
+
+    /// The names of lines and of the reference at the right end, moved apart where they would overlap.
+    fn draw_end_labels(&self, out: &mut String, series: &[&Series], frame: &Frame) {
+        // Middle, lines, colour.
+        let mut labels: Vec<(f64, Vec<String>, String)> = Vec::new();
+        for one in series {
+            let mean = smooth(&one.points).filter(|p| one.mark == Mark::Smoothed && p.y.is_finite()).last();
+            if let Some(last) = mean.or_else(|| one.points.iter().rfind(|p| p.y.is_finite()).copied()) {
+                labels.push((frame.y.clamped(last.y), wrapped(&one.name), format!("var(--s{})", one.colour)));
+            }
+        }
+        for reference in &self.references {
+            match reference {
+                Reference::Level(level, name) if frame.y.contains(*level) => {
+                    labels.push((frame.y.at(*level), wrapped(name), "var(--muted)".into()));
+                }
+                _ => {}
+            }
+        }
+        labels.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let half = |lines: &[String]| LINE_HEIGHT * lines.len() as f64 / 2.0;
+        for i in 1..labels.len() {
+            labels[i].0 = labels[i].0.max(labels[i - 1].0 + half(&labels[i - 1].1) + half(&labels[i].1));
+        }
+        let mut limit = frame.y.from + LINE_HEIGHT / 2.0;
+        for (at, lines, _) in labels.iter_mut().rev() {
+            *at = at.min(limit - half(lines));
+            limit = *at - half(lines);
+        }
+        for (at, lines, colour) in labels {
+            let fill = format!(r#"fill="{colour}""#);
+            lines_of_text(out, r#"class="end""#, (frame.x.to + 9.0, at), &lines, &fill);
+        }
+    }
+}
+
+/// A line from one end of an interval to the other, along the axis of this letter, at `across` on the other.
+fn draw_interval(out: &mut String, axis: &str, across: f64, ends: Option<(f64, f64)>, scale: &Scale, colour: &str) {
+    let Some((low, high)) = ends else { return };
+    let other = if axis == "x" { "y" } else { "x" };
+    let (low, high) = (scale.clamped(low), scale.clamped(high));
+    let _ = write!(
+        out,
+        r#"<line class="interval" {other}1="{across:.1}" {other}2="{across:.1}" {axis}1="{low:.1}" {axis}2="{high:.1}" stroke="{colour}"/>"#
+    );
+}
+
+/// Text in lines about the middle `y`, an element for each line.
+fn lines_of_text(out: &mut String, attributes: &str, (x, y): (f64, f64), lines: &[String], fill: &str) {
+    let first = y - LINE_HEIGHT * (lines.len() as f64 - 1.0) / 2.0 + 4.5;
+    for (i, line) in lines.iter().enumerate() {
+        let at = first + LINE_HEIGHT * i as f64;
+        let _ = write!(out, r#"<text {attributes} x="{x:.1}" y="{at:.1}" {fill}>{}</text>"#, escape(line));
+    }
+}
+
+/// A name in lines of at most [`NAME_WIDTH`] letters, broken after a mark where there is one.
+fn wrapped(name: &str) -> Vec<String> {
+    let mut rest: Vec<char> = name.chars().collect();
+    let mut lines = Vec::new();
+    while rest.len() > NAME_WIDTH {
+        let marks = |c: &char| !c.is_alphanumeric();
+        let end = rest[..NAME_WIDTH].iter().rposition(marks).filter(|at| *at >= NAME_WIDTH / 3);
+        let tail = rest.split_off(end.map_or(NAME_WIDTH, |at| at + 1));
+        lines.push(rest.iter().collect::<String>().trim_end().to_string());
+        rest = tail;
+    }
+    lines.push(rest.into_iter().collect());
+    lines
 }
 
 fn line(out: &mut String, class: &str, (x1, x2): (f64, f64), (y1, y2): (f64, f64)) {
@@ -446,10 +538,10 @@ fn draw_steps(out: &mut String, series: &Series, frame: &Frame) {
     let _ = write!(out, r#"<path class="line" d="{d}" stroke="var(--s{colour})"><title>{name}</title></path>"#);
 }
 
-/// The interval of a point's value as the last line of its title.
-fn interval(point: &Point, axis: &Axis) -> String {
-    let words = |(low, high)| format!("\n95 % interval {} to {}", axis.value(low), axis.value(high));
-    point.ends().map(words).unwrap_or_default()
+/// An interval behind its value.
+fn interval(ends: Option<(f64, f64)>, axis: &Axis) -> String {
+    let words = |(low, high)| format!(" (95 % interval {} to {})", axis.value(low), axis.value(high));
+    ends.map(words).unwrap_or_default()
 }
 
 /// A series with as many points as can be told apart: means of consecutive ones for a line, some of them for dots.
@@ -492,15 +584,8 @@ fn smooth(points: &[Point]) -> impl Iterator<Item = Point> {
     })
 }
 
-fn shortened(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_string();
-    }
-    text.chars().take(most - 1).chain(['\u{2026}']).collect()
-}
-
 /// Text for use in SVG.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -13,9 +13,9 @@ fn over_steps(mark: Mark, values: &[f64]) -> Chart {
     Chart { x: Axis::steps(), ..chart(mark, &points) }
 }
 
-fn bar(name: &str, values: &[(f64, f64, f64)]) -> Series {
-    let point = |(i, &(x, low, high)): (usize, &(f64, f64, f64))| Point { x, y: i as f64, interval: Some((low, high)) };
-    Series { name: name.into(), colour: 1, mark: Mark::Bars, points: values.iter().enumerate().map(point).collect() }
+fn forest(name: &str, values: &[(f64, f64, f64)]) -> Series {
+    let point = |(i, &(x, low, high)): (usize, &(f64, f64, f64))| Point::new(x, i as f64).with(Some((low, high)));
+    Series { name: name.into(), colour: 1, mark: Mark::Forest, points: values.iter().enumerate().map(point).collect() }
 }
 
 /// The attribute of this name in the first element of `text`.
@@ -33,7 +33,7 @@ fn values_that_are_not_finite_leave_gaps_and_never_reach_the_page() {
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     let line = elements(&svg, r#"class="line" d=""#).next().unwrap().split('"').next().unwrap();
     assert_eq!((line.matches('M').count(), line.matches('L').count()), (3, 1), "{line}");
-    for mark in [Mark::Line, Mark::Smoothed, Mark::Thin, Mark::Dots, Mark::Steps, Mark::Bars] {
+    for mark in [Mark::Line, Mark::Smoothed, Mark::Thin, Mark::Dots, Mark::Steps, Mark::Forest] {
         assert_eq!(over_steps(mark, &[f64::NAN]).svg(), None);
         assert_eq!(over_steps(mark, &[]).svg(), None);
     }
@@ -43,7 +43,7 @@ fn values_that_are_not_finite_leave_gaps_and_never_reach_the_page() {
 
 #[test]
 fn names_are_escaped() {
-    for mark in [Mark::Line, Mark::Thick, Mark::Dots, Mark::Steps] {
+    for mark in [Mark::Line, Mark::Thin, Mark::Dots, Mark::Steps] {
         let svg = chart(mark, &[(0.0, 1.0), (1.0, 2.0)]).svg().unwrap();
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"), "{mark:?}: {svg}");
     }
@@ -82,7 +82,7 @@ fn an_axis_of_shares_begins_where_its_values_do() {
 #[test]
 fn many_lines_are_not_named_at_their_ends() {
     let mut chart = over_steps(Mark::Line, &[1.0, 1.0]);
-    chart.series = vec![chart.series[0].clone(); MAX_END_LABELS + 1];
+    chart.series = vec![chart.series[0].clone(); MAX_END_LINES + 1];
     chart.references = vec![Reference::Level(1.0, "guessing".into())];
     let svg = chart.svg().unwrap();
     assert_eq!(svg.matches(r#"class="end""#).count(), 1, "the reference");
@@ -103,7 +103,7 @@ fn names_at_the_ends_of_lines_do_not_overlap() {
 
 #[test]
 fn a_vertical_line_is_on_the_axis_and_named_at_the_top() {
-    let mut chart = chart(Mark::Thick, &[(0.2, 0.0), (0.4, -1.0)]);
+    let mut chart = chart(Mark::Dots, &[(0.2, 0.0), (0.4, -1.0)]);
     chart.references = vec![Reference::At(0.9, "edges".into())];
     let svg = chart.svg().unwrap();
     let at = elements(&svg, r#"<line class="reference""#).next().unwrap();
@@ -130,9 +130,13 @@ fn a_histogram_outline_keeps_the_height_of_each_bin_over_its_width() {
 #[test]
 fn named_points_lie_over_the_lines_and_their_names_do_not_overlap() {
     let mut chart = chart(Mark::Thin, &[(0.0, 0.0), (1.0, -5.0)]);
-    chart.series.push(series(Mark::Thick, &[(0.0, 0.0), (0.5, -5.0)]));
-    chart.named = ["first", "second", "third"].map(|name| (name.to_string(), Point::new(0.01, 0.0))).to_vec();
-    chart.named.push(("far".into(), Point::new(0.9, 0.0)));
+    chart.series.push(series(Mark::Line, &[(0.0, 0.0), (0.5, -5.0)]));
+    let named = |name: &str, x| NamedPoint { name: name.into(), point: Point::new(x, 0.0), colour: None };
+    chart.named = ["first", "second", "third"].map(|name| named(name, 0.01)).to_vec();
+    chart.named.push(named("far", 0.7));
+    // A name that has no room on the right stands on the left.
+    let point = Point { x_interval: Some((0.6, 1.0)), ..Point::new(1.0, -3.0).with(Some((-5.0, -2.0))) };
+    chart.named.push(NamedPoint { name: "a regime with a long name".into(), point, colour: Some(3) });
     let svg = chart.svg().unwrap();
     let position = |text: &str| svg.find(text).unwrap();
     assert!(position(r#"class="raw""#) < position(r#"class="line""#));
@@ -147,25 +151,49 @@ fn named_points_lie_over_the_lines_and_their_names_do_not_overlap() {
         "{a} {b} {c}"
     );
     assert_eq!(at("far"), a);
+    let last = &svg[svg.rfind("<circle").unwrap()..];
+    assert!(last.contains("x: 1.000 (95 % interval 0.6000 to 1.000)\nloss (nats): -3.000 (95 % interval"), "{last}");
+    assert!(last.contains(r#"text-anchor="end" fill="var(--s3)""#), "{last}");
+    assert_eq!(svg.matches(r#"class="interval""#).count(), 2, "in both directions");
 }
 
 #[test]
-fn bars_go_from_zero_to_their_value_with_their_intervals() {
-    let first = bar("a<b", &[(-20.0, -25.0, -15.0), (5.0, 1.0, 9.0)]);
-    let second = bar("c", &[(-10.0, -12.0, -8.0), (f64::NAN, 0.0, 0.0)]);
-    let svg =
-        Chart::bars("change (points)", vec!["grounding".into(), "OCR".into()], vec![first, second]).svg().unwrap();
-    let bars: Vec<(f64, f64)> = elements(&svg, "<rect").map(|r| (number(r, "x"), number(r, "width"))).collect();
-    assert_eq!(bars.len(), 3, "no bar for an unknown value");
-    assert!((bars[0].1 - 1.5 - 2.0 * (bars[2].1 - 1.5)).abs() < 0.2, "twice as long: {bars:?}");
-    assert!(bars[1].0 > bars[0].0 + bars[0].1 - 2.0, "gains on the other side: {bars:?}");
-    assert_eq!(svg.matches("whisker").count(), 3);
-    assert!(svg.contains("a&lt;b") && !svg.contains("a<b") && !svg.contains("NaN"));
+fn names_are_drawn_in_full_in_lines_that_fit() {
+    assert_eq!(wrapped("sft-bare-same-puzzles"), ["sft-bare-same-", "puzzles"]);
+    assert_eq!(wrapped("sixteen-letters."), ["sixteen-letters."]);
+    assert_eq!(wrapped(&"x".repeat(20)), ["x".repeat(16), "x".repeat(4)]);
+    let mut chart = over_steps(Mark::Line, &[1.0, 2.0]);
+    chart.series[0].name = "sft-rea-grpo-rollout".into();
+    let svg = chart.svg().unwrap();
+    let at: Vec<f64> = elements(&svg, r#"class="end""#).map(|label| number(label, "x")).collect();
+    assert!(svg.contains(">sft-rea-grpo-</text>") && svg.contains(">rollout</text>") && at[0] == at[1], "{svg}");
+    assert!(at[0] + LETTER * 13.0 <= WIDTH, "within the chart");
 }
 
 #[test]
-fn bars_without_any_change_are_a_chart() {
-    let still = bar("x", &[(0.0, 0.0, 0.0), (0.0, f64::NAN, f64::INFINITY)]);
-    let svg = Chart::bars("change", vec!["a".into(), "b".into()], vec![still]).svg().unwrap();
+fn a_forest_plot_has_a_mark_with_its_interval_in_each_category() {
+    let first = forest("a<b", &[(-20.0, -25.0, -15.0), (5.0, 1.0, 9.0)]);
+    let second = forest("c", &[(-10.0, -12.0, -8.0), (f64::NAN, 0.0, 0.0)]);
+    let categories = vec!["grounding".into(), "OCR".into()];
+    let svg = Chart::forest(Axis::from_zero("lost (points)"), categories, vec![first, second]).svg().unwrap();
+    let dots: Vec<(f64, f64)> = elements(&svg, "<circle").map(|r| (number(r, "cx"), number(r, "cy"))).collect();
+    assert_eq!(dots.len(), 3, "none for an unknown value");
+    assert!(dots[0].0 < dots[2].0 && dots[2].0 < dots[1].0, "{dots:?}");
+    assert!(dots[0].1 < dots[2].1 && dots[2].1 < dots[1].1, "by category, then by series: {dots:?}");
+    let ends: Vec<(f64, f64)> =
+        elements(&svg, r#"class="interval""#).map(|one| (number(one, "x1"), number(one, "x2"))).collect();
+    assert_eq!(ends.len(), 3);
+    assert!(
+        ends.iter().zip([dots[0], dots[1], dots[2]]).all(|((low, high), (x, _))| *low < x && x < *high),
+        "{ends:?}"
+    );
+    assert!(svg.contains("a&lt;b\ngrounding\nlost (points): -20.00 (95 % interval -25.00 to -15.00)"), "{svg}");
+    assert!(!svg.contains("a<b") && !svg.contains("NaN"));
+}
+
+#[test]
+fn a_forest_plot_without_any_change_is_a_chart() {
+    let still = forest("x", &[(0.0, 0.0, 0.0), (0.0, f64::NAN, f64::INFINITY)]);
+    let svg = Chart::forest(Axis::from_zero("change"), vec!["a".into(), "b".into()], vec![still]).svg().unwrap();
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
 }

@@ -1,9 +1,9 @@
 //! Is it the data, the learning rate or the method? Least squares over the runs of a study: points lost on data, log learning rate, method and
 //! their products.
 
+use super::cells::{Cell, TableWithCaption};
 use super::level::ComparedRegimes;
-use super::load::{RegimeResults, StudyResults, prior, source};
-use super::tables::{Cell, TableWithCaption};
+use super::load::{RegimeResults, prior};
 use crate::stats::table::{p_value, short};
 use crate::stats::{Coefficient, Interval, Ols, effects};
 
@@ -169,7 +169,7 @@ fn fit(
         rows.len(),
         short(ols.r2),
         if factors.len() == 2 && !has_product {
-            "; not every data was learnt by every method, so the product of the two is left out"
+            "; not every method learned all data, so the product of the two is left out"
         } else {
             ""
         },
@@ -186,7 +186,7 @@ fn fit(
 }
 
 /// As a table.
-pub fn table(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>) -> Option<TableWithCaption> {
+pub fn table(group: &ComparedRegimes<'_, '_>) -> Option<TableWithCaption> {
     let found = factorial(group)?;
     let signed = |x: f64| format!("{x:+.2}");
     let interval = |one: &Coefficient| match one.value {
@@ -202,13 +202,11 @@ pub fn table(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>) -> Optio
     };
     let by_seed = found.effects.iter().any(|effect| effect.by_seed.is_some());
     let header = ["term", "points lost", "95 % by run"].into_iter().chain(by_seed.then_some("95 % by seed"));
-    let variants = group.regimes.iter().flat_map(|regime| regime.variants.iter().map(|variant| (regime.name, variant)));
     Some(TableWithCaption {
         title: "Data, learning rate or method",
         how: found.how.clone(),
         header: header.map(String::from).collect(),
         rows: found.effects.iter().map(row).collect(),
-        source: source(study, &variants.collect::<Vec<_>>()),
     })
 }
 

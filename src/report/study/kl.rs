@@ -1,10 +1,9 @@
 //! Points lost against the distance from the base, over all measured models of a study.
 
-use super::load::{StudyResults, source};
-use super::tables::{Cell, TableWithCaption};
+use super::cells::{Cell, TableWithCaption, fixed};
+use super::load::StudyResults;
 use crate::forgetting::TunedResult;
 use crate::report::chart::{Axis, COLOURS, Chart, Figure, Mark, Point, Series};
-use crate::stats::table::short;
 use crate::stats::{Interval, LinearFit};
 
 /// A measured model.
@@ -84,10 +83,10 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
             .filter_map(|model| Some(Point::new(model.tuned.prior_kl()?.value, model.lost)))
             .collect(),
     });
-    let y = Axis::new("prior knowledge lost (points)");
+    let y = Axis::points("prior knowledge lost (points)");
     let chart = Chart::new(Axis::from_zero("KL(base || tuned) on prior prompts (nats per token)"), y, series.collect());
     let caption = "Every measured model of every run, coloured by regime. The distance is over held-out prior prompts where there are any; else over the \
-                   benchmarks that the loss is measured on, and part of the agreement is then by construction. A table below has the lines.";
+                   benchmarks that the loss is measured on, and part of the agreement is then by construction.";
     Figure::new("Lost against the distance from the base", caption, &chart)
 }
 
@@ -95,7 +94,7 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
 pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let lines = lines(study);
     let range = |fit: &LinearFit| match fit.slope.low.is_finite() {
-        true => format!("{} to {}", short(fit.slope.low), short(fit.slope.high)),
+        true => format!("{:.1} to {:.1}", fit.slope.low, fit.slope.high),
         false => String::new(),
     };
     let row = |line: &KlLine| {
@@ -103,16 +102,15 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         vec![
             Cell::text(line.name.clone()),
             Cell::text(fit.n.to_string()),
-            Cell::text(short(fit.r2)),
-            Cell::text(short(fit.spearman)),
-            Cell::text(short(fit.slope.value)),
+            Cell::text(fixed(fit.r2, 2)),
+            Cell::text(fixed(fit.spearman, 2)),
+            Cell::text(fixed(fit.slope.value, 1)),
             Cell::with(range(fit), format!("{} runs", fit.clusters)),
             Cell::with(range(&line.by_regime), format!("{} regimes", line.by_regime.clusters)),
         ]
     };
     let header =
         ["models by prompts", "models", "R\u{b2}", "Spearman", "points per nat", "95 % by run", "95 % by regime"];
-    let variants = study.regimes.iter().flat_map(|regime| regime.variants.iter().map(|variant| (regime.name, variant)));
     (!lines.is_empty()).then(|| TableWithCaption {
         title: "Points lost against KL(base || tuned)",
         how: "Least-squares lines through the points lost over KL in nats per token, with Spearman\u{2019}s rank correlation. Checkpoints of one run are \
@@ -121,6 +119,5 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
             .into(),
         header: header.map(String::from).to_vec(),
         rows: lines.iter().map(row).collect(),
-        source: source(study, &variants.collect::<Vec<_>>()),
     })
 }

@@ -1,7 +1,9 @@
-//! The first section of a study's page: what each regime learned and forgot, and what it forgot at equal accuracy.
+//! The first section of a study's page: what each regime learned and lost, and what it lost at equal accuracy.
 
+mod cells;
 mod csv;
 mod factorial;
+mod first_screen;
 mod kl;
 mod level;
 mod load;
@@ -17,41 +19,42 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use cells::FULL_TINT;
 pub use csv::{CSV_HEADER, csv};
 pub use load::{StudyResults, load};
 
-use super::chart::{Axis, COLOURS, Chart, Mark, Point, Reference, Series};
+use super::chart::COLOURS;
 use crate::forgetting::TunedResult;
-use crate::stats::table::percent;
+use cells::TableWithCaption;
+use first_screen::RegimeSentence;
 use level::{ComparedRegimes, compared_regimes};
-use load::{ACCURACY, NewTask, RegimeResults, RegimeRuns, SeedRun, prior};
+use load::{ACCURACY, RegimeResults, RegimeRuns};
 use seed_stats::{AtAccuracy, SeedMean};
-use sentences::Forgotten;
+use sentences::RegimeResult;
 use serde_json::{Value, json};
 use std::fmt::Write;
-use tables::TableWithCaption;
 
 /// The values of the page's template.
 pub fn view(study: &StudyResults<'_>) -> Value {
     let groups = compared_regimes(study);
-    let grids: Vec<TableWithCaption> = more(study, &groups);
-    let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
-        let at = regime.best().map(|variant| variant.label());
-        json!({"name": regime.name, "colour": i % COLOURS, "at": at})
-    });
+    let results = first_screen::results(study);
+    let (regimes, comparisons) = sentences(study, &groups, &results);
+    let unmeasured = study.regimes.iter().filter(|regime| regime.best().is_none());
     json!({
         "title": study.index.title,
-        "base": study.index.base,
-        "sentences": sentences(study, &groups),
-        "top": tables::top(study, &groups),
-        "rates": rates::figure(study),
-        "chart": learned_and_retained(study).svg(),
+        "introduction": first_screen::introduction(study),
+        "regimes": regimes,
+        "unmeasured": unmeasured.map(|regime| regime.name).collect::<Vec<_>>(),
+        "figures": first_screen::figures(study, &results),
+        "comparisons": comparisons,
+        "tables": main_tables(study, &groups),
         "kl": kl::figure(study),
-        "legend": legend.collect::<Vec<_>>(),
-        "grids": grids,
+        "more_tables": more_tables(study, &groups),
         "missing": tables::missing(study),
         "runs": study.index.runs.len(),
         "left_out": study.left_out,
+        "source": source(study),
     })
 }
 
@@ -60,66 +63,87 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
     let groups = compared_regimes(study);
     let mut text = format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
-    for (lead, sentence) in sentences(study, &groups) {
-        let _ = writeln!(text, "**{lead}** {sentence}\n");
+    if let Some(introduction) = first_screen::introduction(study) {
+        let _ = writeln!(text, "{introduction}\n");
     }
+    let (regimes, comparisons) = sentences(study, &groups, &first_screen::results(study));
+    regimes.iter().for_each(|one| text += &format!("- **{}**: {}\n", one.name, one.text));
+    for (lead, sentence) in comparisons {
+        let _ = write!(text, "\n**{lead}** {sentence}\n");
+    }
+    text.push('\n');
     let missing = tables::missing(study);
     if !missing.is_empty() {
         let _ = writeln!(text, "{} of {} runs are not fully measured:\n", missing.len(), study.index.runs.len());
         missing.iter().chain(&study.left_out).for_each(|line| text += &format!("- {line}\n"));
         text.push('\n');
     }
-    for grid in [tables::top(study, &groups)].into_iter().chain(more(study, &groups)) {
-        let _ = writeln!(text, "### {}\n\n{}\n\n{}\n{}\n", grid.title, grid.how, grid.table().markdown(), grid.source);
+    for table in main_tables(study, &groups).into_iter().chain(more_tables(study, &groups)) {
+        let _ = writeln!(text, "### {}\n\n{}\n\n{}", table.title, table.how, table.table().markdown());
     }
-    text
+    text + &source(study) + "\n"
 }
 
 /// As paragraphs of plain text: the sentences, and the runs that are not fully measured.
 pub fn headline(study: &StudyResults<'_>) -> Vec<String> {
-    let sentences = sentences(study, &compared_regimes(study));
-    let sentences = sentences.into_iter().map(|(lead, sentence)| format!("{lead} {sentence}"));
+    let (regimes, comparisons) = sentences(study, &compared_regimes(study), &first_screen::results(study));
+    let regimes = regimes.into_iter().map(|one| format!("{}: {}", one.name, one.text));
+    let comparisons = comparisons.into_iter().map(|(lead, sentence)| format!("{lead} {sentence}"));
     let missing = tables::missing(study);
-    sentences.chain(missing.into_iter().map(|line| format!("Not fully measured: {line}"))).collect()
+    let missing = missing.into_iter().map(|line| format!("Not fully measured: {line}"));
+    first_screen::introduction(study).into_iter().chain(regimes).chain(comparisons).chain(missing).collect()
 }
 
-fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
-    let tables = [tables::ladder(study), tables::by_category(study), tables::by_family(study)];
-    let factorial = groups.iter().map(|group| factorial::table(study, group));
+/// The tables of what was learned and lost.
+fn main_tables(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
+    let all = [Some(tables::answers(study, groups)), tables::ladder(study), tables::by_family(study)];
+    all.into_iter().flatten().map(TableWithCaption::explained).collect()
+}
+
+/// The tables below them: what else was measured, in the order of the page.
+fn more_tables(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
     let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
-    let outcomes = [kl::table(study), outcomes::table(study), recovery::table(study), outcomes::weights(study)];
-    tables.into_iter().chain(factorial).chain(matched).chain(outcomes).flatten().collect()
+    let factorial = groups.iter().map(factorial::table);
+    let rest = [tables::by_category(study), tables::distances(study), kl::table(study)];
+    let outcomes = [outcomes::table(study), recovery::table(study), outcomes::weights(study)];
+    matched.chain(factorial).chain(rest).chain(outcomes).flatten().map(TableWithCaption::explained).collect()
 }
 
-/// The results in sentences, each with its heading. Only regimes with the same new task are ranked on it.
-fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<(&'static str, String)> {
-    let named = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
-        study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
-    };
-    let right = named(&|variant| variant.over(&ACCURACY));
-    if right.is_empty() {
-        return vec![("Nothing is measured yet.", "No finished run has been compared with the base.".into())];
+/// Where all figures and tables are from.
+fn source(study: &StudyResults<'_>) -> String {
+    let variants = study.regimes.iter().flat_map(|regime| regime.variants.iter().map(|variant| (regime.name, variant)));
+    load::source(study, &variants.collect::<Vec<_>>())
+}
+
+/// The results in sentences: one for each regime, and what can be said between them, each with its heading. Only regimes with the same new
+/// task are ranked on it.
+fn sentences<'s>(
+    study: &'s StudyResults<'_>,
+    groups: &[ComparedRegimes<'_, '_>],
+    results: &[RegimeResult<'s>],
+) -> (Vec<RegimeSentence<'s>>, Vec<(&'static str, String)>) {
+    if results.is_empty() {
+        let nothing = ("Nothing is measured yet.", "No finished run has been compared with the base.".into());
+        return (Vec::new(), vec![nothing]);
     }
-    let lost: Vec<Forgotten<'_>> =
-        study.regimes.iter().filter_map(|regime| forgotten(study, regime.name, regime.best()?)).collect();
-    let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
+    let right: Vec<(&str, SeedMean)> = results.iter().map(|one| (one.name, one.accuracy)).collect();
     let several = groups.len() > 1;
     let mut all = Vec::new();
     for group in groups {
         let own: Vec<_> = right.iter().copied().filter(|(name, _)| group.has(name)).collect();
         let on = several.then(|| sentences::and(&group.names()));
-        let base = base_accuracy(&group.new_tasks);
-        all.push(("Learned.", sentences::learned(&own, on.as_deref(), Some(&base), group.has_criterion())));
+        all.push(("Learned.", sentences::learned(&own, on.as_deref(), group.has_criterion())));
     }
-    all.push(("Forgotten.", sentences::forgotten(&lost, score)));
-    all.extend(groups.iter().map(|group| ("Forgotten at equal accuracy.", price(group, &right, several))));
+    all.push(("Lost.", sentences::forgotten(results)));
+    all.extend(groups.iter().map(|group| ("Lost at equal accuracy.", price(group, &right, several))));
     all.push(("Note.", sentences::caution(&right)));
     all.push(("Note.", sentences::new_tasks(&wordings(groups))));
     let trained = study
         .runs()
         .filter_map(|(_, run)| Some((run.plan.name.as_str(), run.plan.training.as_ref()?.criterion.as_ref()?)));
     all.push(("Note.", sentences::criteria(&trained.collect::<Vec<_>>())));
-    all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+    let comparisons = all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect();
+    (first_screen::regime_sentences(study, results), comparisons)
 }
 
 /// What the regimes of a group paid at an accuracy that they reach. `None` for a group of one among several.
@@ -190,80 +214,16 @@ fn at_criterion(group: &ComparedRegimes<'_, '_>) -> String {
     )
 }
 
-/// What a regime forgot at one learning rate, on the whole and by family.
-fn forgotten<'a>(study: &StudyResults<'a>, name: &'a str, variant: &RegimeRuns<'a>) -> Option<Forgotten<'a>> {
-    let families = tables::families(study);
-    let of = |family: &'a str| Some((family, variant.change(Some(family))?));
-    let only = match variant.done().collect::<Vec<_>>().as_slice() {
-        [(_, tuned)] => prior(tuned),
-        _ => None,
-    };
-    Some(Forgotten {
-        name,
-        mean: variant.change(None)?,
-        families: families.into_iter().filter_map(of).collect(),
-        questions: only.map(|all| (all.worse, all.better, all.p_sign)),
-    })
-}
-
-/// Accuracy of the base on the new task, for each wording.
-fn base_accuracy(new_tasks: &[NewTask<'_>]) -> String {
-    let of = |one: &NewTask<'_>| percent(one.measured.all.base.value.value);
-    match new_tasks {
-        [one] => of(one),
-        several => {
-            let each: Vec<String> = several.iter().map(|one| format!("{} on {}", of(one), one.name)).collect();
-            sentences::and(&each.iter().map(String::as_str).collect::<Vec<_>>())
-        }
-    }
-}
-
 /// The new tasks by what is compared, each with the regimes that are measured on it.
 fn wordings<'s>(groups: &'s [ComparedRegimes<'_, '_>]) -> Vec<Vec<(&'s str, Vec<&'s str>)>> {
     let of_group = |group: &'s ComparedRegimes<'_, '_>| {
-        let one = |new_task: &'s NewTask<'_>| {
+        let one = |new_task: &'s load::NewTask<'_>| {
             let on = group.regimes.iter().filter(|regime| regime.is_measured_on(&new_task.measured.data));
             (new_task.name.as_str(), on.map(|regime| regime.name).collect())
         };
         group.new_tasks.iter().map(one).collect()
     };
     groups.iter().map(of_group).collect()
-}
-
-/// New-task accuracy against change of prior knowledge: every checkpoint of every run, those of the best variants on top.
-fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
-    let (mut thin, mut thick) = (Vec::new(), Vec::new());
-    for (i, regime) in study.regimes.iter().enumerate() {
-        for (j, variant) in regime.variants.iter().enumerate() {
-            let best = regime.best == Some(j);
-            let line = |run: &SeedRun<'_>| Series {
-                name: run.plan.name.clone(),
-                colour: i % COLOURS,
-                mark: if best { Mark::Thick } else { Mark::Thin },
-                points: run.trajectory.iter().map(|p| Point::new(p.accuracy, 100.0 * p.value)).collect(),
-            };
-            let lines = variant.runs.iter().filter(|run| !run.trajectory.is_empty()).map(line);
-            if best { thick.extend(lines) } else { thin.extend(lines) }
-        }
-    }
-    let x = Axis::percent("new-task accuracy");
-    let mut chart = Chart::new(x, Axis::new("prior knowledge (points)"), [thin, thick].concat());
-    let new_tasks = study.new_tasks();
-    let base = |one: &NewTask<'_>| {
-        let name = if new_tasks.len() > 1 { format!("base ({})", one.name) } else { "base".into() };
-        (name, Point::new(one.measured.all.base.value.value, 0.0))
-    };
-    chart.named = new_tasks.iter().map(base).collect();
-    // The same puzzles in other words have the same line.
-    for one in &new_tasks {
-        for (name, summary) in study.solvers_on(&one.measured.data) {
-            let line = Reference::At(summary.accuracy.value, name.to_string());
-            if !chart.references.contains(&line) {
-                chart.references.push(line);
-            }
-        }
-    }
-    chart
 }
 
 /// Colour of a training run or a model, by its regime.

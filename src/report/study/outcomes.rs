@@ -1,8 +1,9 @@
 //! What fine-tuning changed besides the scores: distance from the base, gold answers, transitions, weights.
 
-use super::load::{RegimeRuns, StudyResults, source};
+use super::cells::{Cell, TableWithCaption, fixed, nats};
+use super::load::{KL_PRIOR, RegimeRuns, StudyResults};
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
-use super::tables::{Cell, TableWithCaption, bests, name};
+use super::tables::name;
 use crate::forgetting::{ALL, GoldChange, TunedResult};
 use crate::model::weight_diff::{ALL_PARTS, PartDiff};
 use crate::stats::Interval;
@@ -83,8 +84,9 @@ pub fn over_seeds(study: &StudyResults<'_>, variant: &RegimeRuns<'_>) -> Vec<(&'
 pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
     let gold = any.gold.first();
-    let base =
-        |of: fn(&GoldChange) -> f64| gold.map_or(Cell::none(), |all| Cell::with(short(of(all)), "log-probability"));
+    let base = |of: fn(&GoldChange) -> f64| {
+        gold.map_or(Cell::none(), |all| Cell::with(three_decimals(of(all)), "log-probability"))
+    };
     let mut rows = vec![
         [
             Cell::text("base"),
@@ -100,14 +102,14 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let Some(variant) = regime.best() else { continue };
         let means = over_seeds(study, variant);
         let of = |measure: &str| means.iter().find(|(own, part, _)| *own == measure && part == ALL).map(|one| one.2);
-        let nats = |measure| Cell::over(of(measure), short, short);
+        let gold = |measure| Cell::over(of(measure), three_decimals, three_decimals);
         let shares = |measure| Cell::over(of(measure), percent, |share| format!("{:.1}", 100.0 * share));
         rows.push(vec![
             name(study, regime, &variant.label()),
-            Cell::over(variant.over(&super::load::KL_PRIOR), short, short),
-            nats(REVERSE_KL),
-            nats(GOLD),
-            nats(GOLD_TEXT),
+            Cell::over(variant.over(&KL_PRIOR), nats, nats),
+            Cell::over(of(REVERSE_KL), nats, nats),
+            gold(GOLD),
+            gold(GOLD_TEXT),
             shares(RIGHT_TO_WRONG),
             shares(WRONG_TO_RIGHT),
         ]);
@@ -127,15 +129,17 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     (rows.len() > 1).then(|| TableWithCaption {
         title: "Prior knowledge by other measures",
         how: format!(
-            "At each regime\u{2019}s best learning rate: means over seeds with 95 % intervals over seeds and questions (\u{2020}: over questions alone; \u{2021}: \
-             over seeds alone). KL in nats per token on {prompts}. Gold answers{questions}: change of the log-probability of the right answer, nats an \
+            "At each regime\u{2019}s best learning rate: means over seeds with 95 % intervals over seeds and questions. KL in nats per token on {prompts}. Gold answers{questions}: change of the log-probability of the right answer, nats an \
              answer, with its form or of the text between the answer tags alone; it has no ceiling, so it shows losses that the score does not. Right to wrong \
              and back: shares of all answers to benchmark questions, less what two independent guesses explain."
         ),
         header: header.map(String::from).to_vec(),
         rows,
-        source: source(study, &bests(study)),
     })
+}
+
+fn three_decimals(nats: f64) -> String {
+    fixed(nats, 3)
 }
 
 fn two_decimals(share: f64) -> String {
@@ -144,10 +148,11 @@ fn two_decimals(share: f64) -> String {
 
 /// How far the weights moved, by part of the model, a row per regime; `None` where that was not measured.
 pub fn weights(study: &StudyResults<'_>) -> Option<TableWithCaption> {
-    let bests = bests(study);
-    let measured: Vec<&[PartDiff]> = bests
+    let measured: Vec<&[PartDiff]> = study
+        .regimes
         .iter()
-        .flat_map(|(_, variant)| variant.done())
+        .filter_map(|regime| regime.best())
+        .flat_map(RegimeRuns::done)
         .filter_map(|(_, tuned)| tuned.weights.as_deref())
         .collect();
     let mut parts: Vec<&str> = Vec::new();
@@ -182,7 +187,6 @@ pub fn weights(study: &StudyResults<'_>) -> Option<TableWithCaption> {
             .into(),
         header: heads.map(String::from).collect(),
         rows,
-        source: source(study, &bests),
     })
 }
 

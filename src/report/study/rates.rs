@@ -1,7 +1,6 @@
 //! The first figure of a study with several learning rates: points lost against the learning rate, a curve for each regime.
 
 use super::load::{RegimeRuns, StudyResults};
-use super::sentences::and;
 use crate::report::chart::{Axis, COLOURS, Chart, Figure, Mark, Point, Reference, Series};
 
 /// Pixels between the intervals of curves at the same rate.
@@ -24,54 +23,31 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
         one.mark = Mark::Shifted(i as i16 * APART - middle);
     }
     let x = Axis::log("peak learning rate");
-    let mut chart = Chart::new(x, Axis::from_zero("prior knowledge lost (points)"), series);
+    let mut chart = Chart::new(x, Axis::points("prior knowledge lost (points)"), series);
     chart.references.push(Reference::Level(0.0, "base".into()));
     let caption = format!(
-        "Points of prior knowledge lost {}: mean over seeds with 95 % intervals over seeds and test examples, both resampled. Curves of different \
-         regimes that coincide speak for the rate; curves beside each other for what is learnt, or how. Curves are moved apart a little so that their \
-         intervals can be told apart.",
+        "{}. Curves that coincide speak for the rate, curves apart for the data or the method.",
         at_the_end(study)
     );
     Figure::new("Points lost against learning rate", &caption, &chart)
 }
 
 fn point(variant: &RegimeRuns<'_>) -> Option<Point> {
-    let lost = variant.change(None)?.mean;
-    // `0.0 - x`, because `-x` would write no change as -0.
-    let points = |change: f64| 0.0 - 100.0 * change;
-    Some(Point {
-        x: variant.learning_rate?,
-        y: points(lost.value),
-        interval: Some((points(lost.high), points(lost.low))),
-    })
+    let lost = variant.change(None)?.negated().mean;
+    Some(Point::new(variant.learning_rate?, 100.0 * lost.value).with(Some((100.0 * lost.low, 100.0 * lost.high))))
 }
 
-/// Where the runs ended: at their criterion, all or some of them, or at the end of their steps.
+/// Where the runs ended: at their criterion, or at the end of their steps. The notes name the runs that did not meet it.
 fn at_the_end(study: &StudyResults<'_>) -> String {
     let mut criteria: Vec<&str> = Vec::new();
-    let mut unmet: Vec<String> = Vec::new();
-    for (regime, variant) in study.regimes.iter().flat_map(|one| one.variants.iter().map(move |variant| (one, variant)))
-    {
-        let trained: Vec<_> =
-            variant.done().filter_map(|(run, _)| run.plan.training.as_ref()?.criterion.as_ref()).collect();
-        for criterion in &trained {
-            if !criteria.contains(&criterion.stop_when.as_str()) {
-                criteria.push(&criterion.stop_when);
-            }
-        }
-        let without = trained.iter().filter(|criterion| !criterion.met).count();
-        if without > 0 {
-            unmet.push(format!("{} at {} ({without} of {})", regime.name, variant.name(), trained.len()));
+    let trained = study.runs().filter(|(_, run)| run.done).filter_map(|(_, run)| run.plan.training.as_ref());
+    for criterion in trained.filter_map(|training| training.criterion.as_ref()) {
+        if !criteria.contains(&criterion.stop_when.as_str()) {
+            criteria.push(&criterion.stop_when);
         }
     }
-    let unmet: Vec<&str> = unmet.iter().map(String::as_str).collect();
-    match (criteria.as_slice(), unmet.as_slice()) {
-        ([], _) => "at the end of each run".into(),
-        (met, []) => format!("where each run first met its criterion on validation examples ({})", met.join("; ")),
-        (met, unmet) => format!(
-            "where each run first met its criterion on validation examples ({}), or at the end of its steps where it did not: {}",
-            met.join("; "),
-            and(unmet)
-        ),
+    match criteria.as_slice() {
+        [] => "At the end of each run".into(),
+        met => format!("Where each run met its criterion ({}), or at its end", met.join("; ")),
     }
 }

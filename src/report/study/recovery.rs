@@ -1,8 +1,9 @@
 //! What came back of the lost prior knowledge after training on a few prior examples: the study's `[recovery]`.
 
-use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults, prior, source};
+use super::cells::{Cell, TableWithCaption, lost_points};
+use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults, prior};
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
-use super::tables::{Cell, TableWithCaption, name};
+use super::tables::name;
 use crate::forgetting::TunedResult;
 use crate::stats::mean_of_strata;
 
@@ -68,25 +69,23 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
             };
             // A share of a loss that is none means nothing.
             let share = lost.filter(|lost| lost.mean.high < 0.0).map(|lost| 100.0 * back.mean.value / -lost.mean.value);
-            let mut back = Cell::change(Some(*back));
+            let mut back = Cell::over(Some(*back), lost_points, lost_points);
             if let Some(share) = share {
                 back.range += &format!("; {share:.0} % of the loss");
             }
-            [Cell::change(Some(*change)), back]
+            [Cell::lost(Some(*change)), back]
         });
-        [name(study, regime, &variant.label()), Cell::change(lost)].into_iter().chain(cells).collect()
+        [name(study, regime, &variant.label()), Cell::lost(lost)].into_iter().chain(cells).collect()
     };
     let heads = numbers.iter().flat_map(|number| [format!("after {number} examples"), "came back".to_string()]);
-    let variants: Vec<_> = found.iter().map(|(regime, variant, _)| (regime.name, *variant)).collect();
     (!found.is_empty()).then(|| TableWithCaption {
         title: "Recovery after a few prior examples",
         how: "Each run\u{2019}s model was trained a little further, on a few gold examples of prior knowledge that no benchmark asks for, and compared with the base \
-              again: change of prior knowledge from the base in points, and the part of it that came back, question by question. Means over seeds with \
-              95 % intervals over seeds and questions (\u{2020}: over questions alone). Knowledge that a few examples bring back was hidden, not lost; what they \
+              again: points of prior knowledge lost, and points that came back, question by question. Means over seeds with \
+              95 % intervals over seeds and questions. Knowledge that a few examples bring back was hidden, not lost; what they \
               teach anew is not told apart from it."
             .into(),
         header: ["regime".to_string(), "before".to_string()].into_iter().chain(heads).collect(),
         rows: found.iter().map(row).collect(),
-        source: source(study, &variants),
     })
 }

@@ -25,6 +25,15 @@ pub struct SeedMean {
     pub seeds: usize,
 }
 
+impl SeedMean {
+    /// A loss for a change.
+    pub fn negated(self) -> SeedMean {
+        let Interval { value, low, high } = self.mean;
+        // `0.0 - x`, because `-x` would write no change as -0.
+        SeedMean { mean: Interval { value: 0.0 - value, low: 0.0 - high, high: 0.0 - low }, ..self }
+    }
+}
+
 /// The value of one seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeedValue {

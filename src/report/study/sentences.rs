@@ -1,8 +1,9 @@
 //! The results of a study in sentences that claim no more than the intervals support.
 
+use super::cells::{bare, lost_points};
 use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
-use crate::stats::table::{p_value, percent, points};
+use crate::stats::table::{p_value, percent};
 use crate::train::run_dir::CriterionResult;
 
 /// Up to so many regimes are listed one by one; of more, only the first and the last.
@@ -11,81 +12,111 @@ const MAX_LISTED: usize = 3;
 /// A regime with a mean over its seeds.
 pub type Named<'a> = (&'a str, SeedMean);
 
-/// What was learned: `on` names the new task where regimes have different ones, `base` is the base's share of right answers.
-/// Runs that ended at a criterion are not ranked by how far beyond it they came.
-pub fn learned(regimes: &[Named<'_>], on: Option<&str>, base: Option<&str>, criterion: bool) -> Option<String> {
-    let sorted = sorted(regimes);
-    let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
-    let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
-    let on = on.map(|on| format!(" on {on}")).unwrap_or_default();
-    let one = |what: &str| format!("New-task accuracy{on}, each regime at its best learning rate: {what}{base}.");
-    let order = match criterion {
-        true => " Runs ended where they met their criterion, so they are not ranked here.".to_string(),
-        false => order(&sorted, &LEARNED),
-    };
-    (!sorted.is_empty()).then(|| [one(&values), order].concat())
-}
-
-/// What a regime forgot.
+/// What one regime learned and lost.
 #[derive(Debug, Clone)]
-pub struct Forgotten<'a> {
+pub struct RegimeResult<'a> {
     /// Name of the regime.
     pub name: &'a str,
+    /// What it is.
+    pub about: &'a str,
+    /// Its learning rate (`learning rate 5e-5`), where it has several.
+    pub rate: Option<String>,
+    /// Accuracy on the new task.
+    pub accuracy: SeedMean,
     /// Mean change over all benchmarks.
-    pub mean: SeedMean,
+    pub change: Option<SeedMean>,
     /// Change of each family.
     pub families: Vec<Named<'a>>,
     /// Of a regime with one seed: questions that were answered worse, and better, and the p-value of the exact sign test.
     pub questions: Option<(usize, usize, f64)>,
 }
 
-/// What was forgotten: `base` is the base's mean score.
-pub fn forgotten(regimes: &[Forgotten<'_>], base: Option<f64>) -> Option<String> {
-    let sorted = sorted(&regimes.iter().map(|regime| (regime.name, regime.mean)).collect::<Vec<_>>());
+/// One regime in one sentence: `SFT on bare answers: 15.7 % of puzzles (13.0 to 18.9), lost 0.9 points (0.3 to 1.6), most in knowledge (3.1).`
+/// `of`: what is answered.
+pub fn regime(one: &RegimeResult<'_>, of: &str) -> String {
+    let Interval { value, low, high } = one.accuracy.mean;
+    let range = if low.is_finite() { format!(" ({} to {})", bare(low), bare(high)) } else { String::new() };
+    let about: Vec<&str> = [one.about].into_iter().chain(one.rate.as_deref()).filter(|part| !part.is_empty()).collect();
+    let about = if about.is_empty() { String::new() } else { format!("{}: ", about.join(", ")) };
+    let learned = format!("{about}{} of {of}{range}", percent(value));
+    let Some(change) = one.change else { return format!("{learned}.") };
+    let clear = |(_, over): &&Named<'_>| one.families.len() > 1 && over.mean.excludes_zero() && over.mean.value < 0.0;
+    let worst = one.families.iter().filter(clear).min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
+    let worst = worst.map(|(name, over)| (name, lost_points(-over.mean.value)));
+    match worst {
+        Some((name, points)) if change.mean.excludes_zero() => {
+            format!("{learned}, {}, most in {name} ({points}).", lost(&change))
+        }
+        Some((name, points)) => format!("{learned}, {}, but {points} points lost in {name}.", lost(&change)),
+        None => format!("{learned}, {}.", lost(&change)),
+    }
+}
+
+/// `lost 0.9 points (0.3 to 1.6)`, `gained ...`, or `no loss shown: ...` where the interval includes 0.
+fn lost(change: &SeedMean) -> String {
+    let gain = change.mean.excludes_zero() && change.mean.value > 0.0;
+    let Interval { value, low, high } = if gain { change.mean } else { change.negated().mean };
+    let points = lost_points(value);
+    match (low.is_finite() && high.is_finite(), change.mean.excludes_zero()) {
+        (false, _) => format!("lost {points} points (no interval)"),
+        (true, false) => format!("no loss shown: {points} points ({} to {})", lost_points(low), lost_points(high)),
+        (true, true) => {
+            let word = if gain { "gained" } else { "lost" };
+            format!("{word} {points} points ({} to {})", lost_points(low), lost_points(high))
+        }
+    }
+}
+
+/// Who learned most, as far as the intervals tell. `on` names the new task where regimes have different ones. Runs that ended at a `criterion` are
+/// not ranked by how far beyond it they came.
+pub fn learned(regimes: &[Named<'_>], on: Option<&str>, criterion: bool) -> Option<String> {
+    let order = match criterion && !regimes.is_empty() {
+        true => "Runs ended where they met their criterion, so they are not ranked by accuracy.".to_string(),
+        false => order(&sorted(regimes), &LEARNED),
+    };
+    let on = on.map(|on| format!("On {on}: ")).unwrap_or_default();
+    (!order.is_empty()).then(|| format!("{on}{}", order.trim_start()))
+}
+
+/// Who lost least, as far as the intervals tell, and which families changed.
+pub fn forgotten(regimes: &[RegimeResult<'_>]) -> Option<String> {
+    let sorted = sorted(&regimes.iter().filter_map(|regime| Some((regime.name, regime.change?))).collect::<Vec<_>>());
     if sorted.is_empty() {
         return None;
     }
-    let base = base.map(|base| format!(" (mean score, base {})", percent(base))).unwrap_or_default();
-    let mut text = format!("Prior knowledge{base} {}.", changes(&sorted));
-    let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !o.mean.excludes_zero()).map(|(name, _)| *name).collect();
-    if !unsure.is_empty() {
-        let who = if unsure.len() > MAX_LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
-        text += &format!(" The change of the mean is not significant for {who}: the 95 % interval includes 0.");
-    }
-    text += &changed_families(regimes);
+    let mut text = order(&sorted, &LOST);
+    // Of more regimes, the table by family shows them.
     if regimes.len() <= MAX_LISTED {
-        text += &by_question(regimes);
+        text += &(changed_families(regimes) + &by_question(regimes));
     }
-    Some(text + &order(&sorted, &LOST))
+    Some(text.trim_start().to_string()).filter(|text| !text.is_empty())
 }
 
 /// Every family whose interval leaves out 0, of every regime; empty where there is one family, which is the mean.
-fn changed_families(regimes: &[Forgotten<'_>]) -> String {
+fn changed_families(regimes: &[RegimeResult<'_>]) -> String {
     let families = regimes.iter().map(|regime| regime.families.len()).max().unwrap_or(0);
     if families < 2 {
         return String::new();
     }
-    let one = |(name, over): &Named<'_>| {
-        format!("{name} ({} points, {} to {})", points(over.mean.value), points(over.mean.low), points(over.mean.high))
-    };
-    let of = |regime: &Forgotten<'_>| {
+    let one = |(name, over): &Named<'_>| format!("{name} {}", lost(over));
+    let of = |regime: &RegimeResult<'_>| {
         let changed: Vec<String> = regime.families.iter().filter(|(_, o)| o.mean.excludes_zero()).map(one).collect();
         (!changed.is_empty())
-            .then(|| format!("{} under {}", and(&changed.iter().map(String::as_str).collect::<Vec<_>>()), regime.name))
+            .then(|| format!("{}: {}", regime.name, and(&changed.iter().map(String::as_str).collect::<Vec<_>>())))
     };
     let changed: Vec<String> = regimes.iter().filter_map(of).collect();
     if changed.is_empty() {
         return format!(" The 95 % interval of each of the {families} families includes 0.");
     }
     format!(
-        " Of {families} families, the 95 % interval (not adjusted for their number) leaves out 0 for {}.",
+        " Of {families} families, the 95 % interval (not adjusted for their number) leaves out 0 for these. {}.",
         changed.join("; ")
     )
 }
 
 /// Questions answered worse and better, of the regimes with one seed.
-fn by_question(regimes: &[Forgotten<'_>]) -> String {
-    let of = |regime: &Forgotten<'_>| {
+fn by_question(regimes: &[RegimeResult<'_>]) -> String {
+    let of = |regime: &RegimeResult<'_>| {
         let (worse, better, p) = regime.questions?;
         Some(format!("{worse} worse and {better} better under {} (sign test p = {})", regime.name, p_value(p)))
     };
@@ -114,9 +145,9 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
     }
     let order = order(&sorted, &PAID);
     format!(
-        "At {} accuracy on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
+        "At {} accuracy on the new task, the highest that all their seeds reach, lost of prior knowledge: {}.{rest}{order}",
         percent(level),
-        changes(&sorted)
+        losses(&sorted)
     )
 }
 
@@ -139,8 +170,8 @@ pub fn at_criterion(stop_when: &[&str], regimes: &[Named<'_>], accuracies: &[Nam
     };
     let sorted = sorted(regimes);
     format!(
-        "Where each run met {which} on validation examples{reached}, at the learning rate that then forgot least, prior knowledge {}.{rest}{}",
-        changes(&sorted),
+        "Where each run met {which} on validation examples{reached}, at the learning rate that then lost least, lost of prior knowledge: {}.{rest}{}",
+        losses(&sorted),
         order(&sorted, &PAID)
     )
 }
@@ -220,12 +251,12 @@ fn sorted<'a>(regimes: &[Named<'a>]) -> Vec<Named<'a>> {
     sorted
 }
 
-fn changes(sorted: &[Named<'_>]) -> String {
+fn losses(sorted: &[Named<'_>]) -> String {
     // The largest loss first.
-    let worst_first: Vec<Named<'_>> = sorted.iter().rev().copied().collect();
-    let value = |value: f64| format!("{} points", points(value));
-    let range = |i: &Interval| format!("{} to {}", points(i.low), points(i.high));
-    format!("changed by {}", listed(&worst_first, value, range, " under "))
+    let worst_first: Vec<Named<'_>> = sorted.iter().rev().map(|(name, change)| (*name, change.negated())).collect();
+    let value = |value: f64| format!("{} points", lost_points(value));
+    let range = |i: &Interval| format!("{} to {}", lost_points(i.low), lost_points(i.high));
+    listed(&worst_first, value, range, " under ")
 }
 
 fn listed(
@@ -307,10 +338,6 @@ fn joined(names: &[&str], word: &str) -> String {
     }
 }
 
-fn bare(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,53 +364,80 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], None, Some("4.2 %"), false).unwrap();
-        assert_eq!(
-            text,
-            "New-task accuracy, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
-             to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By the 95 % intervals most was \
-             learned by sft."
-        );
-    }
-
-    fn lost<'a>(regimes: &[Named<'a>]) -> Vec<Forgotten<'a>> {
-        let of = |&(name, mean): &Named<'a>| Forgotten { name, mean, families: Vec::new(), questions: None };
-        regimes.iter().map(of).collect()
+    fn a_regime_is_one_sentence_that_claims_what_its_intervals_show() {
+        let of = |change, families| RegimeResult { about: "SFT on bare answers", families, ..result(("sft", change)) };
+        let families =
+            || vec![("ocr", over(-0.02, 0.03)), ("knowledge", over(-0.031, 0.01)), ("doc", over(-0.02, 0.01))];
+        let text = regime(&of(over(-0.009, 0.006), families()), "puzzles");
+        let learned = "SFT on bare answers: 15.7 % of puzzles (13.7 to 17.7)";
+        assert_eq!(text, format!("{learned}, lost 0.9 points (0.3 to 1.5), most in knowledge (3.1)."));
+        let text = regime(&of(over(-0.009, 0.02), families()), "puzzles");
+        let expected = format!("{learned}, no loss shown: 0.9 points (-1.1 to 2.9), but 3.1 points lost in knowledge.");
+        assert_eq!(text, expected);
+        let one =
+            RegimeResult { about: "", rate: Some("learning rate 1e-4".into()), ..of(over(0.02, 0.01), Vec::new()) };
+        let text = regime(&one, "puzzles");
+        assert_eq!(text, "learning rate 1e-4: 15.7 % of puzzles (13.7 to 17.7), gained 2.0 points (1.0 to 3.0).");
+        let still = regime(&of(over(0.0, f64::NAN), Vec::new()), "puzzles");
+        assert!(still.ends_with("lost 0.0 points (no interval)."), "{still}");
     }
 
     #[test]
-    fn no_order_is_claimed_where_intervals_overlap_and_no_change_where_zero_is_inside() {
-        let text = forgotten(&lost(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))]), Some(0.9)).unwrap();
-        assert!(text.contains("changed by -5.0 points under sft"), "{text}");
-        assert!(text.contains("The change of the mean is not significant for rft and sft"), "{text}");
-        assert!(text.ends_with("Which of them lost least is undecided: their 95 % intervals overlap."), "{text}");
+    fn an_order_is_claimed_where_intervals_stand_apart() {
+        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("bare"), false).unwrap();
+        assert_eq!(text, "On bare: By the 95 % intervals most was learned by sft.");
+        assert_eq!(learned(&[("rft", over(0.41, 0.04))], None, false), None, "nothing to compare");
+    }
+
+    fn result<'a>((name, change): Named<'a>) -> RegimeResult<'a> {
+        let accuracy = over(0.157, 0.02);
+        RegimeResult {
+            name,
+            about: "",
+            rate: None,
+            accuracy,
+            change: Some(change),
+            families: Vec::new(),
+            questions: None,
+        }
+    }
+
+    fn lost_by<'a>(regimes: &[Named<'a>]) -> Vec<RegimeResult<'a>> {
+        regimes.iter().copied().map(result).collect()
+    }
+
+    #[test]
+    fn no_order_is_claimed_where_intervals_overlap() {
+        let text = forgotten(&lost_by(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))])).unwrap();
+        assert_eq!(text, "Which of them lost least is undecided: their 95 % intervals overlap.");
         let mixed =
             [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
-        let text = forgotten(&lost(&mixed), None).unwrap();
-        assert!(text.ends_with("By the 95 % intervals least was lost by a; most was lost by d."), "{text}");
-        assert!(text.contains("changed by between -50.0 points under d (3 seeds"), "{text}");
+        let text = forgotten(&lost_by(&mixed)).unwrap();
+        assert_eq!(text, "By the 95 % intervals least was lost by a; most was lost by d.");
         // The second and the third overlap, and both lie above the last.
-        let open = forgotten(&lost(&mixed[1..]), None).unwrap();
+        let open = forgotten(&lost_by(&mixed[1..])).unwrap();
         assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
-        assert!(!text.contains("not significant"), "{text}");
+        let paid = price(&mixed, Some(0.3), &[]);
+        assert!(
+            paid.contains("lost of prior knowledge: between 50.0 points under d (3 seeds, 95 % interval 40.0 to 60.0)"),
+            "{paid}"
+        );
     }
 
     #[test]
     fn every_family_that_changed_is_named_though_the_mean_did_not() {
-        let mut regimes = lost(&[("rft", over(0.001, 0.01)), ("sft", over(-0.011, 0.014))]);
+        let mut regimes = lost_by(&[("rft", over(0.001, 0.01)), ("sft", over(-0.011, 0.014))]);
         regimes[1].families =
             vec![("ocr", over(0.0, 0.02)), ("knowledge", over(-0.075, 0.05)), ("grounding", over(0.04, 0.03))];
         regimes[1].questions = Some((12, 1, 0.003_417_968_75));
         regimes[0].families =
             vec![("ocr", over(0.0, 0.02)), ("knowledge", over(-0.01, 0.05)), ("grounding", over(0.0, 0.03))];
-        let text = forgotten(&regimes, None).unwrap();
-        let expected = " Of 3 families, the 95 % interval (not adjusted for their number) leaves out 0 for knowledge (-7.5 points, -12.5 to \
-                        -2.5) and grounding (+4.0 points, +1.0 to +7.0) under sft. By question: 12 worse and 1 better under sft (sign test \
-                        p = 0.0034).";
-        assert!(text.contains(expected) && text.contains("not significant for rft and sft"), "{text}");
-        let quiet = forgotten(&regimes[..1], None).unwrap();
-        assert!(quiet.ends_with("The 95 % interval of each of the 3 families includes 0."), "{quiet}");
+        let text = forgotten(&regimes).unwrap();
+        let expected = " Of 3 families, the 95 % interval (not adjusted for their number) leaves out 0 for these. sft: knowledge lost 7.5 points (2.5 \
+                        to 12.5) and grounding gained 4.0 points (1.0 to 7.0). By question: 12 worse and 1 better under sft (sign test p = 0.0034).";
+        assert!(text.ends_with(expected), "{text}");
+        let quiet = forgotten(&regimes[..1]).unwrap();
+        assert_eq!(quiet, "The 95 % interval of each of the 3 families includes 0.");
     }
 
     #[test]
@@ -410,7 +464,7 @@ mod tests {
         assert!(text.starts_with("At 30.0 % accuracy on the new task"), "{text}");
         assert!(text.contains("slow did not reach it with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
-        assert_eq!((learned(&[], None, None, false), forgotten(&[], None)), (None, None));
+        assert_eq!((learned(&[], None, false), forgotten(&[])), (None, None));
     }
 
     #[test]

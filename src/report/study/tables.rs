@@ -1,122 +1,16 @@
-//! The tables of a study: each cell is a value with its interval, the same on the page and in Markdown.
+//! The tables of a study.
 
+use super::cells::{Cell, NONE, TableWithCaption, bare, fixed, lost_points, nats, range, share, tint};
 use super::level::{ComparedRegimes, level_of};
-use super::load::{
-    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, source,
-};
-use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, SeedValue, seed_mean};
+use super::load::{ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults};
+use super::seed_stats::{AtAccuracy, SeedValue, seed_mean};
 use super::sentences::and;
-use crate::forgetting::ALL;
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
 use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
-use crate::stats::table::{Table, percent, points, short};
+use crate::stats::table::percent;
 use crate::tasks::{PARTIAL_CREDIT, partial_credit_label};
-use serde::Serialize;
 use std::collections::BTreeSet;
-
-/// Stands for a number that does not exist.
-const NONE: &str = "\u{2013}";
-/// Marks an interval over test examples alone, and one over seeds alone.
-const DAGGER: &str = " \u{2020}";
-const DOUBLE_DAGGER: &str = " \u{2021}";
-/// A loss of so much (a share) has the full tint.
-const FULL_TINT_LOSS: f64 = 0.5;
-
-/// A cell.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Cell {
-    /// The value.
-    pub text: String,
-    /// Below it, smaller: the interval, or a remark.
-    pub range: String,
-    /// Strength of the tint of a loss, in percent.
-    pub loss_tint: u32,
-    /// The best of its kind.
-    pub strong: bool,
-    /// Colour of a swatch before the text.
-    pub colour: Option<usize>,
-}
-
-/// A table with its words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TableWithCaption {
-    /// Title.
-    pub title: &'static str,
-    /// How to read it.
-    pub how: String,
-    /// Names of the columns.
-    pub header: Vec<String>,
-    /// Cells, row by row; the first column names the row.
-    pub rows: Vec<Vec<Cell>>,
-    /// Where its figures are from.
-    pub source: String,
-}
-
-impl TableWithCaption {
-    /// As a table of text.
-    pub fn table(&self) -> Table {
-        let cell = |cell: &Cell| match cell.range.as_str() {
-            "" => cell.text.clone(),
-            range => format!("{} ({range})", cell.text),
-        };
-        Table {
-            header: self.header.clone(),
-            rows: self.rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
-        }
-    }
-}
-
-impl Cell {
-    /// A value alone.
-    pub fn text(text: impl Into<String>) -> Cell {
-        Cell { text: text.into(), ..Cell::default() }
-    }
-
-    /// Stands for a number that does not exist.
-    pub fn none() -> Cell {
-        Cell::text(NONE)
-    }
-
-    /// A value with what stands below it.
-    pub fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
-        Cell { range: range.into(), ..Cell::text(text) }
-    }
-
-    /// A mean over seeds.
-    pub fn over(over: Option<SeedMean>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
-        let Some(over) = over else { return Cell::none() };
-        Cell::with(value(over.mean.value), range(&over, end))
-    }
-
-    /// A change over seeds, tinted where it is a drop.
-    pub fn change(over: Option<SeedMean>) -> Cell {
-        Cell { loss_tint: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
-    }
-}
-
-/// The ends of an interval, marked by what it accounts for; empty where they are unknown.
-fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
-    let Interval { low, high, .. } = over.mean;
-    if !(low.is_finite() && high.is_finite()) {
-        return String::new();
-    }
-    let mark = match over.basis {
-        IntervalSource::SeedsAndExamples => "",
-        IntervalSource::Seeds => DOUBLE_DAGGER,
-        IntervalSource::Examples => DAGGER,
-    };
-    format!("{} to {}{mark}", end(low), end(high))
-}
-
-/// Strength of the tint: the root, so that small losses are visible.
-fn tint(change: f64) -> u32 {
-    (60.0 * (-change / FULL_TINT_LOSS).clamp(0.0, 1.0).sqrt()).round() as u32
-}
-
-fn bare(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
 
 /// The name of a regime, with its colour.
 pub fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
@@ -124,22 +18,15 @@ pub fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -
     Cell { colour: place, ..Cell::with(regime.name, about) }
 }
 
-/// The variants that a table is about, with their regime.
-pub fn bests<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<(&'a str, &'s RegimeRuns<'a>)> {
-    study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
-}
-
-/// A row per regime at its best learning rate. `groups`: those that are compared with each other.
-pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> TableWithCaption {
-    let mut rows = base_rows(study);
-    rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level_of(groups, regime.name))));
+/// What each regime learned and lost at its best learning rate, a row per regime. `groups`: those that are compared with each other.
+pub fn answers(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> TableWithCaption {
+    let mut rows = base_rows(study, groups);
+    rows.extend(study.regimes.iter().map(|regime| answer_row(study, regime, level_of(groups, regime.name))));
     // The same level for all, unless regimes have different new tasks.
     let level = match groups {
         [group] => group.level,
         _ => None,
     };
-    let matched = level
-        .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
     let levels =
         groups.iter().filter_map(|group| Some(format!("{} on {}", percent(group.level?), and(&group.names()))));
     let levels: Vec<String> = levels.collect();
@@ -148,70 +35,84 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
         (None, []) => "at equal accuracy".to_string(),
         (None, some) => format!("at equal accuracy ({})", some.join("; ")),
     };
-    let at_level = format!(
-        " Prior knowledge {at_level}: its change where training first reaches that accuracy{}.",
-        match levels.is_empty() {
-            true => "",
-            false => ", the highest that all seeds reach, over the regimes that gain at least 10 points",
-        }
-    );
-    let at_criterion_alone =
-        !groups.is_empty() && groups.iter().all(|group| group.level.is_none() && group.has_criterion());
+    let column = level.map_or("points lost at equal accuracy".into(), |_| format!("points lost {at_level}"));
+    let chosen = if study.chosen_on_test { "the same test examples" } else { "validation examples" };
+    let header =
+        ["regime", "new-task accuracy", "points lost", "largest loss", &column, "learning rate", "steps", "seeds"];
+    let table = TableWithCaption {
+        title: "Learned and lost",
+        how: format!(
+            "Each regime at its best learning rate: {}the one with the highest accuracy at the end of training, on {chosen}; among equal ones the one \
+             that loses least. Means over seeds with 95 % intervals over seeds and test examples. Points lost: drop of the mean score over \
+             all benchmarks, in percentage points; below 0 it is a gain. Largest loss: the family that loses most.{}",
+            match study.regimes.iter().any(|regime| regime.met_criterion()) {
+                true =>
+                    "of those at which all seeds met their criterion the one that loses least (by the questions shown here, so a little too \
+                     good), else ",
+                false => "",
+            },
+            match levels.is_empty() {
+                true => String::new(),
+                false => format!(
+                    " Points lost {at_level}: where training first reaches it, the highest that all seeds reach, over the regimes that gain at \
+                     least 10 points."
+                ),
+            }
+        ),
+        header: header.map(String::from).to_vec(),
+        rows,
+    };
+    table.without_uniform(3)
+}
+
+/// Form of the answers and distance from the base, a row per regime at its best learning rate.
+pub fn distances(study: &StudyResults<'_>) -> Option<TableWithCaption> {
+    let row = |regime: &RegimeResults<'_>| {
+        let variant = regime.best()?;
+        let partial: Vec<SeedValue> =
+            variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit.into())).collect();
+        Some(vec![
+            name(study, regime, ""),
+            Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
+            Cell::over(variant.over(&FORMAT_LOSS), lost_points, lost_points),
+            Cell::over(variant.over(&KL_NEW), nats, nats),
+            Cell::over(variant.over(&KL_PRIOR), nats, nats),
+            regime.perplexity.map_or(Cell::none(), |value| Cell::text(fixed(value, 2))),
+        ])
+    };
+    let new_tasks = study.new_tasks();
+    let base = |one: &NewTask<'_>| {
+        let credit = share(study.base_evaluation(&one.measured.data)?.partial_credit);
+        let mut row = vec![Cell::with("base", before_training(one, &new_tasks)), credit];
+        row.resize(6, Cell::none());
+        Some(row)
+    };
+    let mut rows: Vec<Vec<Cell>> = new_tasks.iter().filter_map(base).collect();
+    rows.extend(study.regimes.iter().filter_map(row));
+    let credit = partial_credit(study);
     let header = [
         "regime",
-        "best learning rate",
-        "seeds",
-        "steps",
-        "new-task accuracy",
-        PARTIAL_CREDIT,
-        "prior knowledge (points)",
-        &matched,
-        "largest loss",
+        credit.unwrap_or(PARTIAL_CREDIT),
         "format loss",
         "KL new task",
         "KL prior",
         "training-data perplexity",
     ];
-    let mut header = header.map(String::from).to_vec();
-    if at_criterion_alone {
-        header.remove(MATCHED_COLUMN);
-        rows.iter_mut().for_each(|row| drop(row.remove(MATCHED_COLUMN)));
-    }
-    match partial_credit(study) {
-        Some(label) => header[PARTIAL_CREDIT_COLUMN] = label.to_string(),
-        None => {
-            header.remove(PARTIAL_CREDIT_COLUMN);
-            rows.iter_mut().for_each(|row| drop(row.remove(PARTIAL_CREDIT_COLUMN)));
-        }
-    }
-    TableWithCaption {
-        title: "Regimes at their best learning rate",
-        how: format!(
-            "Means over seeds with 95 % intervals over seeds and test examples, both resampled. \u{2020}: one seed, or all seeds at the same value; the \
-             interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is {}the one with the highest mean accuracy on the new task at the end of \
-             training{}, among equal ones the one that forgets least. Prior knowledge: \
-             change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
-             which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
-             without replayed data; a regime that learns its own responses (RFT) has none.{}",
-            if study.regimes.iter().any(|regime| regime.met_criterion()) {
-                "that of those at which all seeds met their criterion that forgets least (by the questions shown here, so a little too good), else "
-            } else {
-                ""
-            },
-            if study.chosen_on_test { ", on the same test examples" } else { ", on validation examples" },
-            if at_criterion_alone { String::new() } else { at_level },
-        ),
-        header,
+    let mut table = TableWithCaption {
+        title: "Form of the answers and distance from the base",
+        how: "Format loss: the part of the points lost that is only a change of form: a lenient reading still finds the answer. KL: KL(base || tuned) in nats per \
+              token, on the prompts of the new task and of prior knowledge. Perplexity: median, under the base, of the reference responses that the regime \
+              learns, without replayed data; a regime that learns its own responses has none."
+            .into(),
+        header: header.map(String::from).to_vec(),
         rows,
-        source: source(study, &bests(study)),
+    };
+    if credit.is_none() {
+        table.drop_column(1);
     }
+    let table = table.without_uniform(1);
+    (table.header.len() > 1).then_some(table)
 }
-
-/// Place of the column in the table of regimes, if the new task gives partial credit.
-const PARTIAL_CREDIT_COLUMN: usize = 5;
-
-/// Place of the column of changes at equal accuracy.
-const MATCHED_COLUMN: usize = 7;
 
 /// What partial credit on the new task counts; `None` if it gives none.
 fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
@@ -220,29 +121,31 @@ fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
     if scorers.is_empty() { Some(PARTIAL_CREDIT) } else { partial_credit_label(scorers) }
 }
 
-fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
+/// The base on each wording of the new task, and the solvers that are no models.
+fn base_rows(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
-    let solver = |name: &str, summary: &Summary, one: &NewTask<'_>| {
-        let on = if new_tasks.len() == 1 { "no model".to_string() } else { format!("no model, on {}", one.name) };
-        let mut row = vec![Cell::with(name, on), Cell::none(), Cell::none(), Cell::none()];
-        row.extend([share(summary.accuracy), share(summary.partial_credit)]);
-        row.resize(13, Cell::none());
+    let row = |cells: Vec<Cell>| {
+        let mut row = cells;
+        row.resize(8, Cell::none());
         row
     };
     let of = |one: &NewTask<'_>| {
-        let (new_task, about) = (one.measured, before_training(one, &new_tasks));
-        let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
-        row.push(share(new_task.all.base.value));
-        row.push(study.base_evaluation(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
-        row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
-        row.resize(13, Cell::none());
-        row
+        let lost = prior.map_or(Cell::none(), |score| Cell::with("0.0", format!("mean score {}", percent(score))));
+        row(vec![Cell::with("base", before_training(one, &new_tasks)), share(one.measured.all.base.value), lost])
     };
-    let solvers = new_tasks
-        .iter()
-        .flat_map(|one| study.solvers_on(&one.measured.data).map(move |(name, summary)| solver(name, summary, one)));
-    new_tasks.iter().map(of).chain(solvers).collect()
+    let mut rows: Vec<Vec<Cell>> = new_tasks.iter().map(of).collect();
+    for one in &new_tasks {
+        for (name, summary) in study.solvers_on(&one.measured.data) {
+            let about = if groups.len() > 1 { format!("no model, on {}", one.puzzles) } else { "no model".to_string() };
+            let solver = row(vec![Cell::with(name, about), share(summary.accuracy)]);
+            // The same puzzles in other words are the same to a solver.
+            if !rows.contains(&solver) {
+                rows.push(solver);
+            }
+        }
+    }
+    rows
 }
 
 /// What the base's row is about.
@@ -250,12 +153,12 @@ fn before_training(new_task: &NewTask<'_>, all: &[NewTask<'_>]) -> String {
     if all.len() == 1 { "before training".to_string() } else { format!("on {}", new_task.name) }
 }
 
-fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f64>) -> Vec<Cell> {
+fn answer_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f64>) -> Vec<Cell> {
     let planned: usize = regime.variants.iter().map(|variant| variant.runs.len()).sum();
     let Some(variant) = regime.best() else {
-        let mut row = vec![name(study, regime, regime.about), Cell::none()];
-        row.push(Cell::with(NONE, format!("0 of {planned} runs measured")));
-        row.resize(13, Cell::none());
+        let measured = Cell::with(NONE, format!("0 of {planned} runs measured"));
+        let mut row = vec![name(study, regime, regime.about), measured];
+        row.resize(8, Cell::none());
         return row;
     };
     let done = variant.done().count();
@@ -271,30 +174,22 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let partial: Vec<SeedValue> =
-        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit.into())).collect();
     let worst = families(study).into_iter().filter_map(|family| Some((family, variant.change(Some(family))?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
-        Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
+        Some((family, over)) if over.mean.value < 0.0 => Cell::with(lost_points(-over.mean.value), family),
         Some(_) => Cell::text("no loss"),
         None => Cell::none(),
     };
-    let nats = |over: Option<SeedMean>| Cell::over(over, short, short);
     vec![
         name(study, regime, regime.about),
-        Cell::with(variant.name(), of_rates),
-        Cell::with(done.to_string(), seeds),
-        Cell::with(steps, unmet(variant)),
         Cell::over(variant.over(&ACCURACY), percent, bare),
-        Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
-        Cell::change(variant.change(None)),
-        level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
+        Cell::lost(variant.change(None)),
         worst,
-        Cell::over(variant.over(&FORMAT_LOSS), points, points),
-        nats(variant.over(&KL_NEW)),
-        nats(variant.over(&KL_PRIOR)),
-        regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
+        level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
+        Cell::with(variant.name(), of_rates),
+        Cell::with(steps, unmet(variant)),
+        Cell::with(done.to_string(), seeds),
     ]
 }
 
@@ -306,7 +201,7 @@ fn unmet(variant: &RegimeRuns<'_>) -> String {
     }
 }
 
-/// Change at an accuracy, and how many seeds reach it.
+/// Points lost at an accuracy, and how many seeds reach it.
 fn reached_cell(reached: &AtAccuracy) -> Cell {
     if reached.seeds == 0 {
         return match (reached.of, reached.before) {
@@ -317,7 +212,7 @@ fn reached_cell(reached: &AtAccuracy) -> Cell {
             (all, before) => Cell::with("not read", format!("{before} of {all} seeds before their first checkpoint")),
         };
     }
-    let cell = Cell::change(reached.change);
+    let cell = Cell::lost(reached.change);
     let seeds = match reached.seeds == reached.of {
         true => String::new(),
         false => format!("{} of {} seeds", reached.seeds, reached.of),
@@ -360,33 +255,22 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         });
         rows.push([Cell::with("base", about)].into_iter().chain(cells).collect());
     }
-    for regime in &study.regimes {
+    for (regime, best) in study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?))) {
         let of = |name: &str, part: fn(&Category) -> Interval| {
             let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part).map(SeedValue::from);
-            let over = regime
-                .best()
-                .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
-            Cell::over(over.and_then(|values| seed_mean(&values, (0.0, 1.0))), percent, bare)
+            let values: Vec<SeedValue> = best.done().filter_map(|(_, tuned)| of_model(tuned)).collect();
+            Cell::over(seed_mean(&values, (0.0, 1.0)), percent, bare)
         };
-        let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         let cells = names.iter().flat_map(|category| parts.iter().map(|(_, part)| of(category, *part)));
-        rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
+        rows.push([name(study, regime, &best.label())].into_iter().chain(cells).collect());
     }
     let heads = names.iter().flat_map(|name| parts.iter().map(move |(part, _)| format!("{name}: {part}")));
     Some(TableWithCaption {
         title: "New task by category",
-        how: "At each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
-              over seeds and test examples (\u{2020}: over test examples alone)."
-            .into(),
+        how: "At each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals over seeds and test examples.".into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
-        source: source(study, &bests(study)),
     })
-}
-
-/// A share with its interval over test examples.
-fn share(interval: Interval) -> Cell {
-    Cell::with(percent(interval.value), format!("{} to {}{DAGGER}", bare(interval.low), bare(interval.high)))
 }
 
 /// The families of prior knowledge.
@@ -394,36 +278,37 @@ pub fn families<'a>(study: &StudyResults<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-/// Change of each family, a row per regime; `None` while nothing is measured.
+/// Points lost in each family, a row per regime; `None` while nothing is measured.
 pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
     let names = families(study);
-    let base = any.families.iter().chain(&any.all).map(|family| {
-        let about = if family.name == ALL { String::new() } else { family.benchmarks.join(", ") };
-        Cell::with(percent(family.base), about)
-    });
+    let base = any.families.iter().chain(&any.all).map(|family| Cell::text(percent(family.base)));
     let mut rows = vec![[Cell::with("base", "score")].into_iter().chain(base).collect::<Vec<_>>()];
-    for regime in &study.regimes {
-        let cells =
-            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| variant.change(Some(family)))));
-        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(None))));
-        let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
-        rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
+    for (regime, best) in study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?))) {
+        let cell = |family: Option<&str>| {
+            let change = best.change(family);
+            Cell { strong: change.is_some_and(|over| over.mean.excludes_zero()), ..Cell::lost(change) }
+        };
+        let cells = names.iter().map(|family| cell(Some(family))).chain(any.all.iter().map(|_| cell(None)));
+        rows.push([name(study, regime, &best.label())].into_iter().chain(cells).collect());
     }
     let heads =
         names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
+    let members: Vec<String> =
+        any.families.iter().map(|family| format!("{} ({})", family.name, family.benchmarks.join(", "))).collect();
     Some(TableWithCaption {
-        title: "Change by family",
-        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
-              with 95 % intervals, not adjusted for the number of families. The larger the loss, the darker the cell."
-            .into(),
+        title: "Points lost by family",
+        how: format!(
+            "Drop of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds with 95 % \
+             intervals over seeds and test examples, not adjusted for the number of families. Bold: the interval leaves out 0. The larger the loss, the darker the cell. Families: {}.",
+            members.join(", ")
+        ),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
-        source: source(study, &bests(study)),
     })
 }
 
-/// Accuracy and change of prior knowledge at each learning rate; `None` if no regime has several.
+/// Accuracy and points lost at each learning rate; `None` if no regime has several.
 pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     if study.regimes.iter().all(|regime| regime.variants.len() < 2) {
         return None;
@@ -445,9 +330,9 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let count = format!("{done} of {} seeds", variant.runs.len());
         let Some(right) = variant.over(&ACCURACY) else { return Cell::with(NONE, count) };
         let change = variant.change(None);
-        let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
+        let lost = change.map_or(NONE.to_string(), |over| lost_points(-over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
-        let range = change.map_or(String::new(), |over| range(&over, points));
+        let range = change.map_or(String::new(), |over| range(&over.negated(), lost_points));
         let below: Vec<String> = [range, count, unmet(variant)].into_iter().filter(|part| !part.is_empty()).collect();
         Cell {
             strong: regime.best == Some(i),
@@ -464,20 +349,17 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         };
         [name(study, regime, "")].into_iter().chain(all_variants.iter().map(at)).collect()
     };
-    let all: Vec<(&str, &RegimeRuns<'_>)> =
-        study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
     Some(TableWithCaption {
         title: "Learning rates",
-        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate, with the 95 % interval of the change; \
-              bold: the best learning rate of the regime. An empty cell is not part of the study."
+        how: "New-task accuracy / points lost at each learning rate, means over seeds, with the 95 % interval of the points lost over seeds and test \
+              examples; bold: the best learning rate of the regime. An empty cell is not part of the study."
             .into(),
         header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
-        source: source(study, &all),
     })
 }
 
-/// Change of prior knowledge of the regimes of a group at common accuracies; `None` if nobody learned. `named`: the new task is to be named.
+/// Points lost by the regimes of a group at common accuracies; `None` if nobody learned. `named`: the new task is to be named.
 pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named: bool) -> Option<TableWithCaption> {
     let measured: Vec<(&RegimeResults<'_>, &RegimeRuns<'_>)> =
         group.regimes.iter().filter_map(|regime| Some((*regime, regime.best()?))).collect();
@@ -493,18 +375,19 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
         [name(study, regime, "")].into_iter().chain(cells).collect()
     };
     let new_task = if named { format!("New task {}. ", and(&group.names())) } else { String::new() };
-    Some(TableWithCaption {
+    let table = TableWithCaption {
         title: "At equal accuracy on the new task",
         how: new_task
-            + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
-              accuracy, at a measured checkpoint or interpolated linearly between two of them; mean over the seeds that can be read there, with 95 % \
-              intervals over seeds and test examples. Nothing is read on the line from the base to a run\u{2019}s first checkpoint (\u{201c}before the \
-              first checkpoint\u{201d}). A run that continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is \
-              not measured, the run \u{201c}starts above\u{201d} accuracies below its first checkpoint.",
+            + "A run that has learned less has had less reason to forget. Points lost where each run first reaches an accuracy, at a measured \
+              checkpoint or interpolated linearly between two of them; mean over the seeds that can be read there, with 95 % intervals over seeds and test \
+              examples. Nothing is read on the line from the base to a run\u{2019}s first checkpoint (\u{201c}before the first checkpoint\u{201d}). A run \
+              that continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, the run \
+              \u{201c}starts above\u{201d} accuracies below its first checkpoint.",
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: measured.iter().map(row).collect(),
-        source: source(study, &measured.iter().map(|(regime, variant)| (regime.name, *variant)).collect::<Vec<_>>()),
-    })
+    };
+    let table = table.without_uniform(1);
+    (table.header.len() > 1).then_some(table)
 }
 
 /// The accuracies at which trajectories are compared: every 10 points that one passes, and `level`, at which regimes are compared.

@@ -128,48 +128,64 @@ fn the_page_begins_with_the_results_of_the_study() {
     let (html, md, _) = page(out);
     let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text:?} is missing"));
     let order = [
-        "<h2>Made up: Results</h2>",
-        "Points lost against learning rate",
-        "Learned.",
-        "Forgotten.",
-        "Forgotten at equal accuracy.",
-        ">best learning rate<",
-        "Learned and retained",
-        "Learning rates",
-        "Change by family",
-        "Data, learning rate or method",
-        "At equal accuracy on the new task",
+        ">Made up: Results</h2>",
+        "Each regime is a way to fine-tune the same base",
+        "<b>rft</b> GRPO on its own rollouts",
+        "<b>sft</b> SFT on the",
+        "<h3>Points lost against learning rate</h3>",
+        "<h3>Points lost against accuracy gained</h3>",
+        "<h3>Points lost by family</h3>",
+        "<b>Learned.</b>",
+        "<b>Lost.</b>",
+        "<b>Lost at equal accuracy.</b>",
+        ">Tables</h2>",
+        "Learned and lost</h3>",
+        "Learning rates</h3>",
+        "apart\">Points lost by family",
+        "At equal accuracy on the new task</h3>",
+        "Data, learning rate or method</h3>",
+        "Form of the answers and distance from the base",
         "Points lost against KL(base || tuned)",
-        "<h2>Runs</h2>",
-        "<h2>Prior knowledge</h2>",
-        "<h2>Training</h2>",
+        "<b>Measured on.</b>",
+        "<h2 id=\"runs\"",
+        "<h2 id=\"prior-knowledge-1\"",
+        "<h2 id=\"training\"",
     ];
     assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{:?}", order.map(at));
     assert!(!html.contains("<bare>") && html.contains("&lt;bare&gt;") && !html.contains("NaN"));
     let rft = row(&md, "rft");
     let expected = [
         ("rft (GRPO on its own rollouts)", 0),
-        ("5e-5 (of 2 tried)", 1),
-        ("2", 2),
-        ("300", 3),
         // 40 and 44 of 100, of which 40 are the same: 2 points times t(0.975, 1) = 12.706 on either side over seeds alone.
-        ("42.0 % (31.2 to 52.8)", 4),
+        ("42.0 % (31.2 to 52.8)", 1),
         // -6 and -18 of 600.
-        ("-2.0 (-6.6 to +2.6)", 6),
+        ("2.0 (-2.6 to 6.6)", 2),
         // Hallucination: -2 and -7 of 200.
-        ("-2.3 (hallucination)", 8),
-        // The same in both seeds: nothing to make an interval from.
-        ("0.0", 9),
-        ("0.300 (", 10),
+        ("2.3 (hallucination)", 3),
+        ("5e-5 (of 2 tried)", 5),
     ];
     for (text, column) in expected {
         assert!(rft[column].starts_with(text), "{text:?}: {rft:?}");
     }
-    assert_eq!(rft[12], "\u{2013}", "{rft:?}");
     let sft = row(&md, "sft");
-    assert!(sft[4].starts_with("62.0 %") && sft[6].starts_with("-17.5 ("), "{sft:?}");
-    assert!(sft[12].parse::<f64>().is_ok_and(|perplexity| perplexity > 1.0), "{sft:?}");
-    assert!(row(&md, "base")[4].starts_with("4.0 %"));
+    assert!(sft[1].starts_with("62.0 %") && sft[2].starts_with("17.5 ("), "{sft:?}");
+    assert!(row(&md, "base")[1].starts_with("4.0 %"));
+    // All regimes have the same steps and seeds: no columns, but words.
+    assert!(rft.len() == 6 && md.contains("The same in all rows: steps 300; seeds 2."), "{md}");
+    let distances = &md[md.find("### Form of the answers").unwrap()..];
+    let (rft, sft) = (row(distances, "rft"), row(distances, "sft"));
+    // Partial credit is not known; format loss and KL are the same. A regime that learns its own responses has no perplexity.
+    assert!(rft.len() == 2 && rft[1] == "\u{2013}", "{rft:?}");
+    assert!(sft.last().unwrap().parse::<f64>().is_ok_and(|perplexity| perplexity > 1.0), "{sft:?}");
+    assert!(distances.contains("The same in all rows: format loss 0.0; KL new task 0.3000 ("), "{distances}");
+    // In one sentence each.
+    for said in [
+        "- **rft**: GRPO on its own rollouts, learning rate 5e-5: 42.0 % of new-task questions (31.2 to 52.8), no loss shown: 2.0 points (-2.6 to 6.6)",
+        "- **sft**: SFT on the <bare> answer, learning rate 2e-4: 62.0 % of new-task questions",
+        "over 2 seeds and the test examples.",
+    ] {
+        assert!(md.contains(said), "{said:?}: {md}");
+    }
     // The intervals of two seeds are wide, so no order is claimed.
     assert!(
         md.contains("Which of them learned most is undecided") && md.contains("Which of them lost least is undecided"),
@@ -185,20 +201,25 @@ fn the_page_begins_with_the_results_of_the_study() {
         "new task: bare d",
         "refcoco_val ddd",
     ] {
-        assert!(md.contains(source) && html.contains(source), "{source:?}");
+        assert_eq!((md.matches(source).count(), html.matches(source).count()), (1, 1), "{source:?}");
     }
     // A curve for each regime over its two rates, every point with its interval.
-    let rates = &html[at("Points lost against learning rate")..at("Learned.")];
-    assert_eq!(
-        (rates.matches("class=\"line\"").count(), rates.matches("class=\"interval\"").count()),
-        (2, 4),
-        "{rates}"
-    );
+    let between = |from: &str, to: &str| &html[at(from)..at(to)];
+    let count = |text: &str, what: &str| text.matches(what).count();
+    let rates = between("<h3>Points lost against learning rate</h3>", "<h3>Points lost against accuracy gained</h3>");
+    assert_eq!((count(rates, "class=\"line\""), count(rates, "class=\"interval\"")), (2, 4), "{rates}");
+    // Each regime with an interval in both directions, the base, and the four runs at the best rates.
+    let gained = between("<h3>Points lost against accuracy gained</h3>", "<h3>Points lost by family</h3>");
+    assert_eq!((count(gained, "class=\"raw\""), count(gained, "class=\"interval\"")), (4, 4), "{gained}");
+    assert!(gained.contains("rft\nnew-task accuracy: 42.0 % (95 % interval 31.2 % to 52.8 %)\nprior knowledge lost (points): 2.0 (95 % interval -2.6 to 6.6)"), "{gained}");
+    assert!(gained.contains(">base</text>"), "{gained}");
+    let forest = between("<h3>Points lost by family</h3>", "<b>Learned.</b>");
+    assert_eq!(count(forest, "class=\"interval\""), 8, "two regimes, three families and all: {forest}");
     assert!(rates.contains("peak learning rate: 5e-5") && rates.contains(">1e-5</text>"), "{rates}");
     assert!(md.contains("Data and method cannot be told apart among these regimes"), "{md}");
     let effect = row(&md[md.find("### Data, learning rate or method").unwrap()..], "regime: sft");
     assert!(effect[1].starts_with('+'), "{effect:?}");
-    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("loss\""), "thin trajectories, tinted cells");
+    assert!(html.contains(" loss\" style="), "tinted cells");
     assert!(!html.contains("not finished"));
 }
 
@@ -225,7 +246,7 @@ fn the_trajectory_of_a_continued_run_includes_the_run_that_it_continues() {
     };
     assert_eq!(at("sft,2e-4"), at("rft,5e-5"));
     // The chart draws the same: base, three models of RFT, three of SFT.
-    let dots = |html: &str| html.matches("fill-opacity=\"0.9\"><title>sft.lr-2e-4.seed-1\n").count();
+    let dots = |html: &str| html.matches("fill-opacity=\"0.45\"><title>sft.lr-2e-4.seed-1\n").count();
     assert_eq!(dots(&html), 7);
 
     // From a model that no run of the study has measured, nothing is known below the first point.
@@ -239,7 +260,8 @@ fn the_trajectory_of_a_continued_run_includes_the_run_that_it_continues() {
     // RFT goes from the base to 16 % and 17 % without a stop.
     assert_eq!(row(matched, "rft")[1], "before the first checkpoint");
     assert!(
-        sft[3].starts_with('-') && !csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.2000"),
+        sft[3].starts_with(|c: char| c.is_ascii_digit())
+            && !csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.2000"),
         "{sft:?}"
     );
 }
@@ -304,8 +326,10 @@ fn partial_credit_is_read_from_the_stored_evaluations() {
     }
     fs::remove_dir_all(out.join("compare").join(name("rft", 5e-5, 2))).unwrap();
     let (_, md, csv) = page(out);
-    assert!(row(&md, "rft")[5].starts_with("87.5 %"), "{:?}", row(&md, "rft"));
-    assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
+    let distances = &md[md.find("### Form of the answers").unwrap()..];
+    let credit = |name: &str| row(distances, name)[1].clone();
+    assert!(distances.contains("| tiles in place |") && credit("rft").starts_with("87.5 %"), "{distances}");
+    assert!(credit("base").contains(" to ") && credit("sft") == "\u{2013}", "{distances}");
     let by_kind = &md[md.find("### New task by category").unwrap()..];
     let rft = row(by_kind, "rft");
     for (cell, expected) in [(1, "50.0 %"), (2, "75.0 %"), (3, "100.0 %"), (4, "100.0 %")] {
@@ -337,14 +361,20 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
         "sft.lr-2e-4.seed-1: not begun",
         "One seed only: rft",
         "0 of 4 runs measured",
-        "not measured yet",
+        "Not measured yet: sft.",
+        "over test examples; one seed each.",
         "No two regimes gained 10 points",
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");
     }
     let rft = row(&md, "rft");
-    assert!(rft[2] == "1 (of 2)" && rft[4].starts_with("40.0 %") && rft[4].ends_with("\u{2020})"), "{rft:?}");
-    assert_eq!(row(&md, "sft")[4], "\u{2013}");
+    // Every interval is over test examples alone, which is said once.
+    assert!(
+        rft.last().unwrap() == "1 (of 2)" && rft[1].starts_with("40.0 %") && !rft[1].contains('\u{2020}'),
+        "{rft:?}"
+    );
+    assert!(md.contains("Intervals (95 %) are over test examples alone"), "{md}");
+    assert_eq!(row(&md, "sft")[1], "\u{2013} (0 of 4 runs measured)");
     assert!(!csv.contains("\nsft") && !html.contains("NaN"));
 
     // Nothing but the index.
@@ -365,7 +395,7 @@ fn models_compared_on_other_benchmarks_are_left_out_and_named() {
     compare(out, &RUNS[7], vec![other]);
     let (html, md, _) = page(out);
     assert!(html.contains("sft.lr-2e-4.seed-2: 1 of its models are compared with another base or on other benchmarks"));
-    assert!(row(&md, "sft")[4].starts_with("60.0 %"), "{:?}", row(&md, "sft"));
+    assert!(row(&md, "sft")[1].starts_with("60.0 %"), "{:?}", row(&md, "sft"));
 }
 
 #[test]
@@ -409,7 +439,8 @@ fn the_same_puzzles_in_other_words_are_compared_and_named_by_their_names() {
     let (html, md, csv) = page(out);
     for expected in [
         "The new task is the same puzzles in 2 wordings: thought (rft) and bare (sft).",
-        "; the base 4.0 % on thought and 4.0 % on bare. Which of them learned most is undecided",
+        "(base 4.0 % on thought and 4.0 % on bare)",
+        "**Learned.** Which of them learned most is undecided",
         "At 40.0 % accuracy on the new task",
         "| base (on thought) |",
         "new task: thought 000000000000, bare 000000000000",
@@ -418,12 +449,12 @@ fn the_same_puzzles_in_other_words_are_compared_and_named_by_their_names() {
     }
     assert_eq!(md.matches("**Learned.**").count(), 1);
     assert!(html.contains(">base (thought)<") && html.contains(">base (bare)<"), "both in one plane");
-    assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 1);
+    assert_eq!(html.matches("<h2 id=\"prior-knowledge-").count(), 1);
     assert_eq!(md.matches("## Prior knowledge: base").count(), 1);
     // The runs at equal accuracy, of both wordings in one table.
     let matched = &html[html.rfind("At equal accuracy on the new task</h3>").unwrap()..];
-    let header = &matched[..matched.find("</thead>").unwrap()];
-    assert!(header.contains("rft.lr-5e-5.seed-1") && header.contains("sft.lr-2e-4.seed-1"), "{header}");
+    let rows = &matched[..matched.find("</table>").unwrap()];
+    assert!(rows.contains(">rft.lr-5e-5.seed-1</th>") && rows.contains(">sft.lr-2e-4.seed-1</th>"), "{rows}");
     assert!(csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.4000,all,"));
 }
 
@@ -434,8 +465,8 @@ fn regimes_with_other_puzzles_are_not_ranked_on_them() {
     asked_differently(out, false);
     let (html, md, csv) = page(out);
     for expected in [
-        "New-task accuracy on thought, each regime at its best learning rate: 42.0 % with rft",
-        "New-task accuracy on bare, each regime at its best learning rate: 62.0 % with sft",
+        "42.0 % of new-task questions (thought) (31.2 to 52.8)",
+        "62.0 % of new-task questions (bare) (",
         "The regimes have 2 different new tasks: thought (rft); bare (sft). Accuracies on different puzzles are not compared.",
     ] {
         assert!(md.contains(expected), "{expected:?}: {md}");
@@ -443,7 +474,7 @@ fn regimes_with_other_puzzles_are_not_ranked_on_them() {
     assert!(!md.contains("learned most") && !md.contains("most was learned"), "{md}");
     // What each has lost is measured on the same benchmarks.
     assert!(md.contains("Which of them lost least is undecided"), "{md}");
-    assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 2);
+    assert_eq!(html.matches("<h2 id=\"prior-knowledge-").count(), 2);
     // RFT gets to 44 %, SFT further, each on its own puzzles.
     assert!(csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.6000,all,"));
     assert!(!csv.contains("rft,5e-5,,1 2,,false,share of seeds at new-task accuracy 0.6000"), "{csv}");

@@ -1,6 +1,7 @@
 //! A chat server's answer: what its fields mean, and the response as it is kept.
 
 use crate::io::http::HttpClient;
+use crate::io::plain::json_fault;
 use crate::sampling::Response;
 use crate::tasks::NoAnswer;
 use serde::{Deserialize, Serialize};
@@ -132,8 +133,8 @@ pub(super) enum Parsed {
 /// What is wrong with it. A body that was cut off on its way may look like anything, so that asking again may help.
 pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> Result<Parsed, String> {
     const NONE: &str = "this is no chat API: its answer";
-    let answer: Value =
-        serde_json::from_str(text).map_err(|e| format!("{NONE} is no JSON ({e}): {}", http.sanitize(text)))?;
+    let answer: Value = serde_json::from_str(text)
+        .map_err(|e| format!("{NONE} is no JSON ({}): {}", json_fault(&e), http.sanitize(text)))?;
     let choice = answer.pointer("/choices/0");
     let reason = choice.and_then(|choice| choice.get("finish_reason")?.as_str()).unwrap_or_default();
     let reason = reason.to_ascii_lowercase();

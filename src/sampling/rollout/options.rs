@@ -15,7 +15,7 @@ pub const SAMPLES: usize = 8;
 pub const TEMPERATURE: f32 = 1.0;
 
 /// The flags of `jigsaw rollout` and the keys of a study's `[rollouts.NAME]`, as they are given.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutOptions {
     /// Who answers, if it is no checkpoint: `scripted`, or the address of a chat API.
@@ -34,19 +34,19 @@ pub struct RolloutOptions {
     pub split: String,
     /// Only the first prompts; all when not given.
     pub limit: Option<usize>,
-    /// Responses to each prompt: [`SAMPLES`] when not given, 1 of the scripted teacher.
+    /// Responses to each prompt; when not given 8, and 1 of the scripted teacher.
     pub num_generations: Option<usize>,
-    /// [`TEMPERATURE`] when not given.
+    /// Softmax temperature; 1 when not given.
     pub temperature: Option<f32>,
-    /// 1 (off) when not given.
+    /// Nucleus sampling; 1 (off) when not given.
     pub top_p: Option<f32>,
-    /// 0 (off) when not given.
+    /// Only the k likeliest tokens; 0 (off) when not given.
     pub top_k: Option<usize>,
     /// Longest response in tokens.
     pub max_new_tokens: Option<usize>,
     /// Prompts answered at a time.
     pub batch_size: usize,
-    /// Which responses are kept: see [`FinalAnswer::keeps_by_default`] when not given.
+    /// Which responses are kept; when not given `correct`, and `all` with `answer = "gold"`.
     pub keep: Option<Keep>,
     /// Most responses kept of one prompt; all when not given.
     pub max_per_prompt: Option<usize>,

@@ -14,7 +14,7 @@ const THINK_END: &str = "</think>";
 const TAGS: [&str; 4] = [THINK, THINK_END, "<answer>", "</answer>"];
 
 /// Which scored responses are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
     /// Those whose whole answer is right and whose form is as asked
@@ -36,7 +36,7 @@ impl Keep {
 }
 
 /// Where the answer of a kept response is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FinalAnswer {
     /// The response as it was sampled

@@ -13,7 +13,7 @@ const MAX_NUMBERS: usize = 6;
 const MAX_VALUE: u32 = 10_000;
 
 /// How many numbers a puzzle has: `4`, or `3-4` for either.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct NumberCount {
     /// Fewest.
@@ -60,7 +60,7 @@ impl fmt::Display for NumberCount {
 }
 
 /// What to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CountdownSettings {
     /// How many numbers a puzzle has.

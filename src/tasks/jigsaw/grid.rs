@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub const MAX_TILES: usize = 100;
 
 /// Rows x columns, between 2 and [`MAX_TILES`] tiles; written `3x3`. Cells and tiles are counted in reading order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Grid {
     rows: usize,

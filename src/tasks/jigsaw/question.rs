@@ -12,7 +12,7 @@ pub const ORDER: &str = "jigsaw";
 pub const PAIR: &str = "jigsaw-pair";
 
 /// What is asked about the shuffled picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum QuestionKind {
     /// The order of the tiles that restores the picture.

@@ -7,6 +7,7 @@
 
 use super::tile_features::{TileEdge, TileFeatures};
 use crate::data::Record;
+use crate::io::plain::json_fault;
 use crate::rng::{self, Rng};
 use crate::tasks::jigsaw::{Grid, ORDER, PAIR, PairDirection, Permutation, permutation_answer};
 use crate::tasks::response::{self, Style};
@@ -110,7 +111,7 @@ impl Puzzle {
                 record.task
             )));
         }
-        let grid: Grid = serde_json::from_value(field("grid")).map_err(|e| bad("grid", &e))?;
+        let grid: Grid = serde_json::from_value(field("grid")).map_err(|e| bad("grid", &json_fault(&e)))?;
         let order = match (field("order").as_str(), record.task.as_str()) {
             (Some(order), _) => order.to_string(),
             (None, ORDER) => record.answer.clone(),
@@ -120,7 +121,8 @@ impl Puzzle {
         let pair = match record.task.as_str() {
             ORDER => None,
             _ => {
-                let pair: [usize; 2] = serde_json::from_value(field("tiles")).map_err(|e| bad("tiles", &e))?;
+                let pair: [usize; 2] =
+                    serde_json::from_value(field("tiles")).map_err(|e| bad("tiles", &json_fault(&e)))?;
                 if !pair.iter().all(|tile| (1..=grid.tiles()).contains(tile)) {
                     return Err(bad("tiles", &format!("{pair:?} are not two of {} tiles", grid.tiles())));
                 }

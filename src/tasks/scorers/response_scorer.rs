@@ -4,6 +4,7 @@ use super::answer_score::{AnswerScore, AnswerScorer};
 use super::answer_scorer;
 use super::extract_answer::ExtractedAnswer;
 use crate::data::Record;
+use crate::io::plain::json_fault;
 use crate::tasks::chance::Chance;
 use crate::tasks::response::Style;
 use crate::tasks::score::Score;
@@ -31,7 +32,7 @@ impl ResponseScorer {
 /// The style that `meta.style` names, if any.
 pub(super) fn style(meta: &serde_json::Map<String, serde_json::Value>) -> Result<Option<Style>> {
     let Some(value) = meta.get("style") else { return Ok(None) };
-    serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.style`: {e}")))
+    serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.style`: {}", json_fault(&e))))
 }
 
 impl Scorer for ResponseScorer {

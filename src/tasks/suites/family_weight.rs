@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A family and its weight: it gets `times` as many training questions as a family of weight one. Written `NAME` or `NAME:TIMES`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct FamilyWeight {
     /// The family.

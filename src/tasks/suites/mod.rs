@@ -40,14 +40,15 @@ pub const BENCH: &str = "bench";
 const KEPT: u32 = 168;
 
 /// What suites to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuiteSettings {
-    /// Families with their weights.
+    /// Families of questions, such as `all` or `vqa,knowledge:2`.
+    #[schemars(with = "String")]
     pub suite: Vec<FamilyWeight>,
     /// Folder of photos, for the families that show them.
     pub images: PathBuf,
-    /// Questions of each family over all splits, before its [`FamilyWeight::times`] multiplies the training ones; each is written in both styles.
+    /// Questions of each family over all splits, before a weight (`knowledge:2`) multiplies the training ones; each is written in both styles.
     pub count: usize,
     /// Put the question before the picture.
     pub question_first: bool,

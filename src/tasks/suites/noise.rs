@@ -12,7 +12,7 @@ use std::str::FromStr;
 const MOST: u32 = 1000;
 
 /// Standard deviation of the noise of each family, of 255; families without an entry have none. Written `ocr:80,pope:180`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Noise(Vec<(Family, u32)>);
 

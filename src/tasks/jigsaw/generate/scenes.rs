@@ -16,7 +16,7 @@ pub const SIDE: u32 = 336;
 const S: f32 = SIDE as f32;
 
 /// Whether a scene shows where in it a tile comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cues {
     /// Sky above, ground below, light from the left.

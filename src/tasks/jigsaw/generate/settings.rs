@@ -24,10 +24,10 @@ const FEW_PHOTOS: usize = 10;
 pub const SCENES: &str = "scenes";
 
 /// What puzzles to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JigsawSettings {
-    /// Folder of source images, or [`SCENES`].
+    /// Folder of source images, or `scenes` for synthetic ones.
     pub images: PathBuf,
     /// Folder that the test puzzles are cut from; the photos of `images` are then divided over train and validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub struct JigsawSettings {
     pub grid: Grid,
     /// Side of a tile in pixels.
     pub tile: u32,
-    /// Allow tiles that are no multiple of [`TOKEN_PIXELS`].
+    /// Allow tiles that are no multiple of 28 pixels.
     pub tile_any: bool,
     /// Number of puzzles over all splits; with a `stream`, over all but train.
     pub count: usize,

@@ -16,7 +16,7 @@ mod writer;
 
 pub use dataset::{Dataset, is_dataset};
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
-pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record, SYNTHETIC};
+pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
 pub use record_stream::{OpenStream, RecordStream, STREAM};
 pub use resize::resize;
 pub use sampler::{Cursor, ExampleSampler};

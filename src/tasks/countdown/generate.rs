@@ -109,7 +109,7 @@ impl Generator for CountdownGenerator<'_> {
             ],
             images: Vec::new(),
             answer: solution.clone(),
-            source: crate::data::SYNTHETIC.into(),
+            source: "synthetic".into(),
             seed: self.settings.seed,
             meta: meta.as_object().cloned().unwrap_or_default(),
         };

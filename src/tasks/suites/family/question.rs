@@ -49,7 +49,7 @@ impl Question {
             scorer,
             kind,
             options: Vec::new(),
-            source: crate::data::SYNTHETIC.into(),
+            source: crate::data::Record::SYNTHETIC.into(),
         }
     }
 

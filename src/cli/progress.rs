@@ -2,6 +2,7 @@
 
 use crate::io::text::visible;
 use crate::sampling::SampleProgress;
+use crate::stats::table::duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 
@@ -26,17 +27,6 @@ pub fn times(elapsed: f64, left: Option<f64>) -> String {
     // Less than half a second is no news.
     let left = left.filter(|&left| left >= 0.5).map(|left| format!(", {} left", duration(left))).unwrap_or_default();
     format!("{} elapsed{left}", duration(elapsed))
-}
-
-/// Seconds for a person.
-pub fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) if m < 10 => format!("{m} min {s} s"),
-        (0, m, _) => format!("{m} min"),
-        (h, m, _) => format!("{h} h {m} min"),
-    }
 }
 
 /// Give a bar its length when the first progress is known. What an earlier run has done does not count towards the estimate.

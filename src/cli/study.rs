@@ -3,11 +3,12 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
-use super::progress::{duration, style, times};
+use super::progress::{style, times};
 use super::train::Signals;
 use crate::config::reference::commented_study;
 use crate::io::text::{counted, wrapped};
 use crate::report;
+use crate::stats::table::duration;
 use crate::study::{
     self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
 };

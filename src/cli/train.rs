@@ -73,8 +73,9 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
-    /// runs of a study, set JIGSAW_METRICS_COMMAND. If the command fails, training continues
+    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once, with the
+    /// run's directory in JIGSAW_RUN_DIR; scripts/trackers has W&B, trackio and MLflow. For the runs of a study, set JIGSAW_METRICS_COMMAND.
+    /// If the command fails, training continues
     #[arg(long, value_name = "COMMAND")]
     metrics_command: Option<String>,
     /// Print the resolved settings, each with its meaning, and exit; the output is a configuration
@@ -133,9 +134,7 @@ impl TrainArgs {
         let ended = match command {
             None => undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut progress)),
             Some(command) => {
-                let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
-                let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
+                let mut report = MetricsCommand::new(&command, &task.out, &mut progress)?;
                 let ended = undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut report));
                 report.close();
                 ended

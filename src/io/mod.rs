@@ -1,10 +1,11 @@
-//! Files and the network: atomic writes, locks, logs, HTTP; text of others in messages.
+//! Files and the network: atomic writes, locks, logs, an HTTP client, a page on this machine; text of others in messages.
 
 pub mod files;
 pub mod http;
 pub mod json;
 pub mod jsonl;
 pub mod lock;
+pub mod loopback;
 pub mod output_dir;
 pub mod plain;
 pub mod refused;

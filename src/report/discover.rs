@@ -41,7 +41,8 @@ pub struct TrainRun {
 }
 
 /// The state of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// Done.
     Finished,
@@ -116,6 +117,14 @@ pub struct ReportInputs {
     pub dynamics: Vec<(PathBuf, DynamicsMeasurement)>,
     /// Studies among the given paths, each with its directory.
     pub studies: Vec<(PathBuf, StudyIndex)>,
+}
+
+impl ReportInputs {
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        let ReportInputs { runs, evals, forgetting, dynamics, studies } = self;
+        runs.is_empty() && evals.is_empty() && forgetting.is_empty() && dynamics.is_empty() && studies.is_empty()
+    }
 }
 
 /// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations

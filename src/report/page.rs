@@ -25,13 +25,13 @@ use std::path::Path;
 /// Responses listed of each run.
 const MAX_SAMPLES: usize = 12;
 
-/// Render the page.
-pub fn render(
+/// The values of the page's template.
+pub fn values(
     title: &str,
     found: &ReportInputs,
     groups: &[ComparisonGroup<'_>],
     studies: &[StudyResults<'_>],
-) -> Result<String> {
+) -> Value {
     let (runs, evals) = (&found.runs, &found.evals);
     let colours = Colours::of(runs, evals, groups, studies);
     let mut notices = notices(runs, evals);
@@ -45,7 +45,7 @@ pub fn render(
     let partial_credit = partial_credit_title(evals);
     let result = |eval: &EvalRun| result(eval, colours.get(&eval.name), partial_credit.as_deref());
     let results: Vec<Value> = evals.iter().filter_map(result).collect();
-    let values = json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
         "subtitle": subtitle(found),
@@ -70,25 +70,22 @@ pub fn render(
         "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
         "config_differences": config_differences(runs),
         "sources": sources(found),
-    });
-    let mut environment = Environment::new();
-    // Everything is escaped; only the charts are marked safe in the template.
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
-    for (name, text) in [
-        ("samples.html", include_str!("samples.html")),
-        ("flips.html", include_str!("flips/flips.html")),
-        ("answers.css", include_str!("answers.css")),
-    ] {
-        environment.add_template(name, text).map_err(|e| Error::failed(format!("the template {name}: {e:#}")))?;
-    }
-    let page = environment.render_str(PAGE, minijinja::value::Serde(&values));
-    let page = page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))?;
-    Ok(page.replacen(CONTENTS, &contents(&page), 1))
+    })
 }
 
 /// The page's template, which also holds the styles.
 pub const PAGE: &str = include_str!("page.html");
-/// The place of the contents in it.
+
+/// The page of these values.
+///
+/// # Errors
+/// The template fails.
+pub fn render(values: &Value) -> Result<String> {
+    let page = template(PAGE, values)?;
+    Ok(page.replacen(CONTENTS, &contents(&page), 1))
+}
+
+/// The place of the contents in the page.
 const CONTENTS: &str = "<!-- contents -->";
 
 /// Links to the sections of a page: its headings of the second level that have an id.
@@ -100,6 +97,25 @@ fn contents(page: &str) -> String {
     };
     let links: Vec<String> = page.split("<h2 id=\"").skip(1).filter_map(heading).collect();
     format!("<nav aria-label=\"Contents\">{}</nav>", links.join(" "))
+}
+
+/// A template of HTML with these values, which are escaped.
+///
+/// # Errors
+/// The template fails.
+pub fn template(source: &str, values: &Value) -> Result<String> {
+    let mut environment = Environment::new();
+    // Everything is escaped; only the charts are marked safe in the template.
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    for (name, text) in [
+        ("samples.html", include_str!("samples.html")),
+        ("flips.html", include_str!("flips/flips.html")),
+        ("answers.css", include_str!("answers.css")),
+    ] {
+        environment.add_template(name, text).map_err(|e| Error::failed(format!("the template {name}: {e:#}")))?;
+    }
+    let page = environment.render_str(source, minijinja::value::Serde(values));
+    page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
 
 /// Colours by name, in order of appearance. A run of a study has the colour of its regime.

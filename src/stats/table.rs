@@ -109,6 +109,17 @@ pub fn short(x: f64) -> String {
     }
 }
 
+/// A time for a person: `12 s`, `3 min 5 s`, `2 h 1 min`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) if m < 10 => format!("{m} min {s} s"),
+        (0, m, _) => format!("{m} min"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -464,7 +464,7 @@ impl Builder<'_> {
             out: out.clone(),
         };
         let resolved = (self.study.resolve)(train.method, train.config.as_deref(), &train.sets());
-        let config = resolved.map_err(|e| self.study.error(&section, e))?;
+        let config = resolved.map_err(|e| self.study.settings_error(&section, &train.sets(), &e))?;
         let (kind, each) = match config.train.method {
             Method::Sft => (TaskKind::Sft, 1),
             Method::Rft => (TaskKind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),

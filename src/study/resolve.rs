@@ -177,12 +177,7 @@ impl Study {
     pub(super) fn config(&self, name: &str, regime: &Regime) -> Result<TrainConfig> {
         let sets: Vec<String> = self.settings(regime).iter().map(|(key, value)| format!("{key}={value}")).collect();
         let resolved = (self.resolve)(self.method(name, regime)?, regime.config.as_deref(), &sets);
-        resolved.map_err(|e| {
-            // The user has written a section, not `--set`.
-            let said = e.to_string();
-            let own = sets.iter().find_map(|set| said.strip_prefix(&format!("--set {set}: ")));
-            self.error(&format!("regimes.{name}"), own.unwrap_or(&said))
-        })
+        resolved.map_err(|e| self.settings_error(&format!("regimes.{name}"), &sets, &e))
     }
 
     /// Does a regime train an adapter, or go on training one?

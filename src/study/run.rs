@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The file of a study, as it was asked for.
-const STUDY_TOML: &str = "study.toml";
+pub(super) const STUDY_TOML: &str = "study.toml";
 /// Time between two looks at the processes.
 const POLL: Duration = Duration::from_millis(100);
 

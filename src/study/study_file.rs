@@ -362,6 +362,13 @@ impl Study {
         Error::input(format!("{}: {why}", place(&self.name, &self.text, section)))
     }
 
+    /// An input error about settings of training that a section has, without the `--set` that the user has not written.
+    pub(super) fn settings_error(&self, section: &str, sets: &[String], error: &Error) -> Error {
+        let said = error.to_string();
+        let own = sets.iter().find_map(|set| said.strip_prefix(&format!("--set {set}: ")));
+        self.error(section, own.unwrap_or(&said))
+    }
+
     fn check_steps_at(&self, at: &StepsAt, regime: &Regime) -> std::result::Result<(), String> {
         let given = |section: &str, key: &str| regime.settings.get(section).is_some_and(|keys| keys.get(key).is_some());
         if given("train", "steps") || given("train", "epochs") {

@@ -2,7 +2,7 @@
 
 use crate::train::settings::{Method, TrainConfig};
 
-/// Steps whose mean loss is compared: the first ones with the last ones.
+/// Steps in a row whose loss must have grown: a batch alone can be hard.
 const LOSSES: usize = 3;
 /// Growth of the loss that is worth a word.
 const GROWTH: f64 = 10.0;
@@ -12,10 +12,10 @@ const WITHOUT_REWARD: usize = 10;
 /// What this process has seen of the run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EarlySigns {
-    /// The first losses.
-    first: Vec<f64>,
-    /// The last ones after them.
-    last: Vec<f64>,
+    /// The loss of the first step of this process.
+    first: Option<f64>,
+    /// Steps in a row with a loss that has grown by [`GROWTH`].
+    grown: usize,
     loss_grew: bool,
     /// Steps so far, all without reward; none if one has earned something.
     without_reward: Option<usize>,
@@ -35,26 +35,22 @@ impl EarlySigns {
     }
 
     fn loss(&mut self, config: &TrainConfig, loss: f64) -> Option<String> {
-        if self.first.len() < LOSSES {
-            self.first.push(loss);
-            return None;
-        }
-        self.last.push(loss);
-        if self.last.len() > LOSSES {
-            self.last.remove(0);
-        }
-        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        let (before, now) = (mean(&self.first), mean(&self.last));
-        if self.loss_grew || self.last.len() < LOSSES || before <= 0.0 || now < GROWTH * before {
+        let first = *self.first.get_or_insert(loss);
+        self.grown = if first > 0.0 && loss >= GROWTH * first { self.grown + 1 } else { 0 };
+        if self.loss_grew || self.grown < LOSSES {
             return None;
         }
         self.loss_grew = true;
         let settings = &config.train;
         let warm_up = if settings.warmup_steps == 0.0 { ", a warm-up (train.warmup_steps = 0.1)" } else { "" };
+        let clipping = match settings.max_grad_norm {
+            0.0 => "clipped gradients (train.max_grad_norm = 1)".to_string(),
+            norm => format!("a lower train.max_grad_norm (it is {norm})"),
+        };
         Some(format!(
-            "the loss has grown from {before:.4} (first {LOSSES} steps) to {now:.4} (last {LOSSES}): training diverges. Stop it, and try a lower \
-             train.learning_rate (it is {:e}){warm_up} or a lower train.max_grad_norm (it is {})",
-            settings.learning_rate, settings.max_grad_norm
+            "the loss has grown tenfold, from {first:.4} at the start to {loss:.4}: training diverges. Stop it, and try a lower \
+             train.learning_rate (it is {:e}){warm_up} or {clipping}",
+            settings.learning_rate
         ))
     }
 
@@ -82,10 +78,14 @@ mod tests {
             let mut signs = EarlySigns::default();
             losses.iter().filter_map(|loss| signs.observe(&config, 100, *loss, None)).collect()
         };
-        let notes = said(&[0.5, 0.4, 0.6, 0.7, 5.0, 9.0, 20.0, 30.0, 30.0]);
+        let notes = said(&[0.5, 0.4, 5.0, 9.0, 20.0, 30.0, 30.0, 0.5, 6.0, 6.0, 6.0]);
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].contains("from 0.5000") && notes[0].contains("train.learning_rate (it is 2e-5)"), "{notes:?}");
-        assert_eq!(said(&[0.5, 0.4, 0.6, 12.0, 0.5, 0.5, 0.4, 0.3]), [""; 0], "one step is no sign");
+        assert!(
+            notes[0].contains("from 0.5000 at the start to 20.0000")
+                && notes[0].contains("train.learning_rate (it is 2e-5)"),
+            "{notes:?}"
+        );
+        assert_eq!(said(&[0.5, 12.0, 12.0, 0.5, 12.0, 12.0, 0.4]), [""; 0], "two hard batches are no sign");
         assert_eq!(said(&[2.0, 2.0, 2.0, 9.0, 9.0, 9.0]), [""; 0]);
     }
 

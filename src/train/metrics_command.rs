@@ -1,21 +1,24 @@
 //! `--metrics-command COMMAND`: a command of the user's that gets each line of metrics as it is made, to show it elsewhere.
 //!
 //! It is started once, by the shell, when training begins, and reads from its standard input the lines of `metrics.jsonl`, each with the name of
-//! the run before the step: `{"run":"sft","step":1,"loss":...}`. The run never depends on it: if it fails, ends early or does not
+//! the run before the step: `{"run":"sft","step":1,"loss":...}`. [`RUN_DIR_VARIABLE`] names the run's directory, with its settings. The run never depends on it: if it fails, ends early or does not
 //! keep up, one warning says so. At the end its input is closed, and it has some seconds to finish.
 
 use super::callback::TrainerCallback;
 use super::metrics::{Metrics, line};
 use crate::{Error, Result};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Lines that wait for a slow command before further ones are dropped.
 const WAITING: usize = 10_000;
-/// How long a command may take after its input is closed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a command may take after its input is closed: some send what they have kept.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Environment variable of the command: the absolute path of the run's directory.
+const RUN_DIR_VARIABLE: &str = "JIGSAW_RUN_DIR";
 /// How often it is looked at then.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -24,6 +27,7 @@ pub struct MetricsCommand<'a> {
     inner: &'a mut (dyn TrainerCallback + Send),
     command: String,
     run: String,
+    dir: PathBuf,
     patience: Duration,
     started: Option<Started>,
     /// Something was wrong with the command, and was said.
@@ -37,16 +41,17 @@ struct Started {
 }
 
 impl<'a> MetricsCommand<'a> {
-    /// Report the metrics of the run called `run` to `command`, which is started when the run begins.
+    /// Report the metrics of the run in `dir`, by whose name it is called, to `command`, which is started when the run begins.
     ///
     /// # Errors
     /// An input error if the command is blank.
-    pub fn new(command: &str, run: &str, inner: &'a mut (dyn TrainerCallback + Send)) -> Result<MetricsCommand<'a>> {
+    pub fn new(command: &str, dir: &Path, inner: &'a mut (dyn TrainerCallback + Send)) -> Result<MetricsCommand<'a>> {
         if command.trim().is_empty() {
             return Err(Error::input("--metrics-command is blank: name a command that reads lines of JSON"));
         }
-        let (command, run) = (command.to_string(), run.to_string());
-        Ok(MetricsCommand { inner, command, run, patience: PATIENCE, started: None, warned: false })
+        let (command, dir) = (command.to_string(), std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()));
+        let run = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(MetricsCommand { inner, command, run, dir, patience: PATIENCE, started: None, warned: false })
     }
 
     /// Close the command's input and wait for it, some seconds at most; then it is ended.
@@ -70,7 +75,7 @@ impl<'a> MetricsCommand<'a> {
     }
 
     fn begin(&mut self) {
-        match start(&self.command) {
+        match start(&self.command, &self.dir) {
             Ok(started) => self.started = Some(started),
             Err(e) => self.warn(&format!("cannot be started: {e}")),
         }
@@ -123,7 +128,7 @@ impl TrainerCallback for MetricsCommand<'_> {
     }
 }
 
-fn start(command: &str) -> std::io::Result<Started> {
+fn start(command: &str, dir: &Path) -> std::io::Result<Started> {
     #[cfg(unix)]
     let mut shell = Command::new("sh");
     #[cfg(unix)]
@@ -132,7 +137,7 @@ fn start(command: &str) -> std::io::Result<Started> {
     let mut shell = Command::new("cmd");
     #[cfg(not(unix))]
     shell.arg("/C");
-    shell.arg(command).stdin(Stdio::piped()).stdout(Stdio::null());
+    shell.arg(command).env(RUN_DIR_VARIABLE, dir).stdin(Stdio::piped()).stdout(Stdio::null());
     #[cfg(unix)]
     {
         use std::os::fd::AsFd;
@@ -188,7 +193,7 @@ mod tests {
     /// Tell a command of `steps` steps, `pause` between them; the notes, and what was passed on.
     fn report(command: &str, steps: usize, pause: Duration, patience: Duration) -> Notes {
         let mut notes = Notes::default();
-        let mut report = MetricsCommand::new(command, "my-run", &mut notes).unwrap();
+        let mut report = MetricsCommand::new(command, Path::new("/runs/my-run"), &mut notes).unwrap();
         report.patience = patience;
         report.start(0, steps);
         for step in 1..=steps {
@@ -211,12 +216,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("lines");
         // It takes a while after its last line, and is still waited for.
-        let command = format!("cat >> {0}; sleep 0.2; echo end >> {0}", file.display());
+        let command = format!("cat >> {0}; sleep 0.2; echo end $JIGSAW_RUN_DIR >> {0}", file.display());
         let notes = report(&command, 3, Duration::ZERO, Duration::from_secs(60));
         assert_eq!(notes.0, [""; 0]);
         let text = std::fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines.len(), lines[4]), (5, "end"));
+        assert_eq!((lines.len(), lines[4]), (5, "end /runs/my-run"));
         assert_eq!(lines[0], r#"{"run":"my-run","step":1,"loss":0.25,"kl":null}"#);
         let last: Value = serde_json::from_str(lines[3]).unwrap();
         assert_eq!((&last["step"], &last["eval/accuracy"]), (&3.into(), &0.5.into()));
@@ -245,7 +250,7 @@ mod tests {
     #[test]
     fn a_blank_command_is_refused() {
         let mut notes = Notes::default();
-        let error = MetricsCommand::new(" ", "run", &mut notes).map(drop).unwrap_err();
+        let error = MetricsCommand::new(" ", Path::new("run"), &mut notes).map(drop).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--metrics-command"), "{error}");
     }
 }

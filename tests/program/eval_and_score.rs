@@ -43,6 +43,15 @@ fn eval_prints_a_table_keeps_responses_and_refuses_another_evaluation_in_its_pla
     assert_eq!(page.trim(), "report.html");
     assert!(fs::read_to_string(dir.join("report.html")).unwrap().contains("Whole answer right"));
     assert!(refused(dir, &["report", "data"]).contains("no run in data"));
+    done(dir, "report out --format md");
+    let table = fs::read_to_string(dir.join("report.md")).unwrap();
+    assert!(table.contains("## Evaluations") && table.contains("| out | jigsaw | test |"), "{table}");
+    done(dir, "report out --format json");
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(dir.join("report.json")).unwrap()).unwrap();
+    let result: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("out/result.json")).unwrap()).unwrap();
+    assert_eq!(json["evaluations"][0]["summary"], result["summary"]);
+    assert!(refused(dir, "report out --format csv").contains("--format json"));
 }
 
 #[test]

@@ -122,6 +122,25 @@ fn a_loss_is_found_written_drawn_and_resumed() {
     let html = fs::read_to_string(dir.join("report.html")).unwrap();
     assert!(html.contains("Prior knowledge</h2>") && html.contains("asked") && html.contains("Change by family"));
     assert!(dir.join("report.csv").exists() && dir.join("report.md").exists());
+    // The other forms hold the same numbers.
+    assert_eq!(done(dir, "report out --format csv --out numbers.csv").trim(), "numbers.csv");
+    assert_eq!(done(dir, "report out --format md --out tables.md").trim(), "tables.md");
+    assert_eq!(done(dir, "report out --format json --figures figures").trim(), "report.json");
+    for [one, other] in [["numbers.csv", "report.csv"], ["tables.md", "report.md"]] {
+        assert_eq!(fs::read(dir.join(one)).unwrap(), fs::read(dir.join(other)).unwrap(), "{one}");
+    }
+    let json: Value = serde_json::from_str(&fs::read_to_string(dir.join("report.json")).unwrap()).unwrap();
+    assert_eq!((&json["comparisons"][0]["dir"], &json["comparisons"][0]["result"]), (&"out".into(), &found));
+    let figure = fs::read_to_string(dir.join("figures/change-by-family.svg")).unwrap();
+    assert!(figure.starts_with("<svg xmlns=") && figure.contains("<style>") && !figure.contains("var("), "{figure}");
+    // They replace what a report has written, and nothing else.
+    done(dir, "report out --format json --figures figures");
+    for (file, line) in [("report.json", "--format json"), ("figures/change-by-family.svg", "--figures figures")] {
+        fs::write(dir.join(file), "mine").unwrap();
+        let said = refused(dir, &format!("report out {line}"));
+        assert!(said.contains(file) && said.contains("not written by an earlier report"), "{said}");
+        assert_eq!(fs::read_to_string(dir.join(file)).unwrap(), "mine");
+    }
 
     // The base's results serve another comparison; neither its weights nor another seed's divergence are needed.
     let reuse = ["--model", "other", "--baseline-results", "out/base", "--out", "again"];

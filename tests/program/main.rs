@@ -27,4 +27,8 @@ mod stopping;
 mod streams;
 mod study;
 mod text_model;
+#[cfg(unix)]
+mod trackers;
 mod vision_families;
+#[cfg(unix)]
+mod watch;

@@ -146,7 +146,10 @@ fn the_directory_of_a_run_names_its_model_and_a_long_warm_up_is_cut_with_a_note(
     let rft = "--method rft --set train.steps=3 --set rollout.num_generations=2 --set rollout.max_new_tokens=4";
     let said = notes(&format!("{train} {rft} --out runs/b"));
     assert_eq!(said.matches("no response has earned any reward for 3 steps").count(), 1, "{said}");
-    let wild = "--set train.steps=12 --set train.learning_rate=0.9 --set train.max_grad_norm=0";
-    let said = notes(&format!("{train} --method sft {wild} --out runs/c"));
+    notes("gen --images scenes --grid 2x2 --count 12 --split 1,1,1 --out scenes");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
+    let wild = "--set train.steps=5 --set train.learning_rate=0.3 --set train.max_grad_norm=0 --set train.batch_size=1";
+    let train = format!("train --method sft --model {} --data scenes --set eval.steps=0", base.display());
+    let said = notes(&format!("{train} {wild} --out runs/c"));
     assert_eq!(said.matches("training diverges").count(), 1, "{said}");
 }

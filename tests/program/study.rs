@@ -140,6 +140,19 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
         comparison["tuned"].as_array().unwrap().iter().map(|t| t["model"]["run"]["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2]);
 
+    // The rows of the study as JSON are those of its CSV file.
+    let rows = std::fs::read_to_string(place.out().join("report.study.csv")).unwrap();
+    let (study, file) = (place.out().display().to_string(), place.dir.path().join("all.json"));
+    crate::command::done(place.dir.path(), &["report", &study, "--format", "json", "--out", file.to_str().unwrap()]);
+    let all: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let of_json = all["studies"][0]["rows"].as_array().unwrap();
+    let of_csv: Vec<_> = csv::Reader::from_reader(rows.as_bytes()).into_records().map(Result::unwrap).collect();
+    assert_eq!(of_json.len(), of_csv.len());
+    for (json, csv) in of_json.iter().zip(&of_csv) {
+        let value = csv[8].parse::<f64>().ok();
+        assert_eq!((json["measure"].as_str(), json["value"].as_f64()), (Some(&csv[6]), value));
+    }
+
     let again = place.run(&[]);
     assert!(again.status.success(), "{}", said(&again));
     let begun: Vec<String> = said(&again).lines().filter(|line| line.starts_with('[')).map(String::from).collect();

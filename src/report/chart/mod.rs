@@ -585,7 +585,7 @@ fn smooth(points: &[Point]) -> impl Iterator<Item = Point> {
 }
 
 /// Text for use in SVG.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -130,9 +130,8 @@ pub fn section(shown: &ShownModels<'_>) -> Option<FlipSection> {
     for (number, found) in of_family.iter_mut().enumerate() {
         found.shuffle(&mut rng::stream(SEED, "report flips", &[number as u64]));
     }
-    let each = PER_FAMILY.min(MAX_QUESTIONS / families.len().max(1)).max(1);
     let mut chosen: Vec<_> =
-        of_family.into_iter().map(|family| choose(family, shown.models.len(), each).into_iter()).collect();
+        of_family.into_iter().map(|family| choose(family, shown.models.len(), PER_FAMILY).into_iter()).collect();
     // The families take turns, so that the first questions are of all kinds.
     let mut questions = Vec::new();
     while questions.len() < MAX_QUESTIONS {

@@ -18,7 +18,8 @@ const OWN: &str = "own samples";
 /// Sections that do not change what is learnt from a batch.
 const OTHER_SECTIONS: [&str; 3] = ["eval", "stall", "rollout"];
 /// Settings that belong to other factors, to the length of a run, or to what it keeps.
-const OTHER_SETTINGS: [&str; 14] = [
+const OTHER_SETTINGS: [&str; 15] = [
+    "train.prompts_of",
     "train.learning_rate",
     "train.seed",
     "train.steps",
@@ -53,12 +54,23 @@ pub fn recipes(regimes: &[(Option<PathBuf>, Option<&TrainRun>)]) -> Vec<Recipe> 
         };
         let data = match (run.is_some_and(TrainRun::learns_own_responses), data) {
             (true, _) => OWN.to_string(),
-            (false, Some(data)) => without_seed(&data.display().to_string()),
+            (false, Some(data)) => without_seed(&data.display().to_string()) + &examples_of(*run),
             (false, None) => "unknown data".to_string(),
         };
         Recipe { data, method }
     };
     regimes.iter().enumerate().map(recipe).collect()
+}
+
+/// Which part of its data a run learns: the examples that the rollouts of `train.prompts_of` answer.
+fn examples_of(run: Option<&TrainRun>) -> String {
+    let all = run.map(|run| flatten(&run.config)).unwrap_or_default();
+    let named =
+        all.into_iter().find(|(key, _)| key == "train.prompts_of").map(|(_, value)| without_seed(&value.to_string()));
+    match named.as_deref().map(|path| path.trim_matches('"').trim_end_matches('/')) {
+        None | Some("") => String::new(),
+        Some(path) => format!(", the examples of {}", path.rsplit('/').next().unwrap_or(path)),
+    }
 }
 
 /// The settings of a run that make its method.
@@ -98,8 +110,11 @@ mod tests {
             sft("loss_type = \"nll\"\nresample_every = 50"),
             sft("loss_type = \"dft\"\nresample_every = 0"),
             run("[train]\nmethod = \"rft\"\nlearning_rate = 2e-4\n[grpo]\nbeta = 0.0\n[rollout]\nnum_generations = 8"),
+            run(
+                "[train]\nmethod = \"sft\"\nlearning_rate = 1e-4\nprompts_of = \"runs/a/rollouts/grpo.seed-3\"\n[sft]\nloss_type = \"nll\"",
+            ),
         ];
-        let data = ["puzzles/bare", "puzzles/bare", "rollouts/grpo.seed-12", "puzzles/bare"];
+        let data = ["puzzles/bare", "puzzles/bare", "rollouts/grpo.seed-12", "puzzles/bare", "puzzles/bare"];
         let of: Vec<_> = runs.iter().zip(data).map(|(run, data)| (Some(PathBuf::from(data)), Some(run))).collect();
         let got = recipes(&of);
         let got: Vec<(&str, &str)> = got.iter().map(|one| (one.data.as_str(), one.method.as_str())).collect();
@@ -108,6 +123,7 @@ mod tests {
             ("own samples", "sft with loss_type nll"),
             ("rollouts/grpo", "sft with loss_type dft"),
             ("own samples", "rft"),
+            ("puzzles/bare, the examples of grpo", "sft with loss_type nll"),
         ];
         assert_eq!(got, expected);
     }

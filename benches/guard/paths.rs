@@ -109,7 +109,14 @@ const NEW_TOKENS: usize = 32;
 
 /// 16 prompts with 8 samples of 32 tokens each: a step's rollouts.
 fn sampled(model: &Model, prompts: &[Arc<Prompt>]) -> Result<Vec<Sequence>> {
-    let sampling = SamplingParams { max_new_tokens: NEW_TOKENS, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 0 };
+    let sampling = SamplingParams {
+        max_new_tokens: NEW_TOKENS,
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        stop: Vec::new(),
+        seed: 0,
+    };
     let responses = model.generate(prompts, SAMPLES, &sampling, &[], &[])?;
     let sequence = |(prompt, ids)| Sequence { prompt, response: ids };
     let rows = prompts.iter().zip(responses);

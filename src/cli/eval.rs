@@ -61,7 +61,7 @@ pub struct EvalArgs {
         value_name = "HOW",
         value_enum,
         requires = "data",
-        conflicts_with_all = ["model", "api", "bench", "base", "rescore", "max_new_tokens", "temperature", "top_p", "top_k", "num_generations", "seed", "batch_size", "device"]
+        conflicts_with_all = ["model", "api", "bench", "base", "rescore", "max_new_tokens", "temperature", "top_p", "top_k", "stop", "num_generations", "seed", "batch_size", "device"]
     )]
     solver: Option<SolverKind>,
     /// With --solver colour: dataset whose train split it learns from [default: that of --data]
@@ -138,6 +138,9 @@ pub struct EvalArgs {
     /// Sample from the N most likely tokens; 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     top_k: usize,
+    /// End a response at this text, which stays its end (a server leaves it out); may be repeated
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Responses per example; more than one needs a temperature above 0
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_generations: usize,
@@ -252,6 +255,7 @@ impl EvalArgs {
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
+            stop: self.stop.clone(),
             seed: self.seed,
         };
         let specs: Vec<BenchmarkSpec> =

@@ -9,6 +9,7 @@ use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
 use crate::tasks::jigsaw::{Grid, QuestionKind};
+use crate::tasks::maths::{self, Families, Levels, MathsSettings};
 use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::tasks::suites::{self, FamilyWeight, Noise};
 use crate::{Error, Result};
@@ -36,6 +37,7 @@ Examples:
   jigsaw gen --images scenes --cues with --grid 2x2 --out runs/scenes
   jigsaw gen --images data/photos --scenes 0.5 --out runs/photos-and-scenes
   jigsaw gen --task countdown --numbers 3-4 --count 2000 --out runs/countdown
+  jigsaw gen --task maths --levels 1-2 --count 2000 --out runs/maths
   jigsaw gen --suite all --count 5000 --out runs/prior")]
 pub struct GenArgs {
     /// Folder of JPEG, PNG or WebP images, searched recursively; or `scenes` for unlimited synthetic images
@@ -56,7 +58,8 @@ pub struct GenArgs {
         conflicts_with_all = ["test_images", "grid", "tile", "tile_any", "style", "question", "min_crop", "augment", "stream", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
-    /// Make puzzles of another task instead of the jigsaw. countdown: reach a target with given numbers and + - * /, in text only
+    /// Make puzzles of another task instead of the jigsaw, in text only. countdown: reach a target with given numbers and + - * /. maths: word
+    /// problems
     #[arg(
         long,
         value_name = "NAME",
@@ -64,15 +67,22 @@ pub struct GenArgs {
         conflicts_with_all = ["suite", "images", "test_images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "augment", "stream", "limit", "strict", "preview", "scenes", "cues", "split_by"]
     )]
     task: Option<OtherTask>,
-    /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4
-    #[arg(long, value_name = "N|N-M", default_value = "3-4", requires = "task")]
-    numbers: NumberCount,
-    /// With --task countdown: largest number
-    #[arg(long, value_name = "N", default_value_t = CountdownSettings::MAX_NUMBER, requires = "task")]
-    max_number: u32,
-    /// With --task countdown: largest target
-    #[arg(long, value_name = "N", default_value_t = CountdownSettings::MAX_TARGET, requires = "task")]
-    max_target: u32,
+    /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4 [default: 3-4]
+    #[arg(long, value_name = "N|N-M", requires = "task")]
+    numbers: Option<NumberCount>,
+    /// With --task countdown: largest number [default: 99]
+    #[arg(long, value_name = "N", requires = "task")]
+    max_number: Option<u32>,
+    /// With --task countdown: largest target [default: 100]
+    #[arg(long, value_name = "N", requires = "task")]
+    max_target: Option<u32>,
+    /// With --task maths: all, or some of shopping, sharing, travel, percent, ages, garden, marbles, groups, pairs, separated by commas
+    /// [default: all]
+    #[arg(long, value_name = "NAME,...", requires = "task")]
+    families: Option<Families>,
+    /// With --task maths: levels of difficulty from 1 to 3, such as 2 or 1-3 [default: 1-3]
+    #[arg(long, value_name = "N|N-M", requires = "task")]
+    levels: Option<Levels>,
     /// With --suite: most questions of each family in validation, and in test [default: no limit]
     #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
     held_out: Option<u32>,
@@ -148,6 +158,8 @@ pub struct GenArgs {
 enum OtherTask {
     /// Reach a target with given numbers
     Countdown,
+    /// Word problems with exact answers
+    Maths,
 }
 
 /// How examples are divided over the splits.
@@ -199,21 +211,52 @@ impl GenArgs {
     pub fn run(self) -> Result<()> {
         let out = self.out.clone();
         undo_if_refused(&out, || match (self.task, self.suite.clone()) {
-            (Some(OtherTask::Countdown), _) => self.make_countdown(),
+            (Some(task), _) => self.make_text(task),
             (None, Some(Suites(families))) => self.make_suite(families),
             (None, None) => self.make_puzzles(),
         })
     }
 
     fn countdown_settings(&self) -> CountdownSettings {
+        let defaults = CountdownSettings::default();
         CountdownSettings {
-            numbers: self.numbers,
-            max_number: self.max_number,
-            max_target: self.max_target,
+            numbers: self.numbers.unwrap_or(defaults.numbers),
+            max_number: self.max_number.unwrap_or(defaults.max_number),
+            max_target: self.max_target.unwrap_or(defaults.max_target),
             count: self.count,
             style: self.style,
             seed: self.seed,
             split: self.split,
+        }
+    }
+
+    fn maths_settings(&self) -> MathsSettings {
+        let defaults = MathsSettings::default();
+        MathsSettings {
+            families: self.families.clone().unwrap_or(defaults.families),
+            levels: self.levels.unwrap_or(defaults.levels),
+            count: self.count,
+            style: self.style,
+            seed: self.seed,
+            split: self.split,
+        }
+    }
+
+    /// Refuse the flags of another task.
+    fn check_flags(&self, task: OtherTask) -> Result<()> {
+        let countdown = [
+            ("--numbers", self.numbers.is_some()),
+            ("--max-number", self.max_number.is_some()),
+            ("--max-target", self.max_target.is_some()),
+        ];
+        let maths = [("--families", self.families.is_some()), ("--levels", self.levels.is_some())];
+        let (name, others) = match task {
+            OtherTask::Countdown => ("countdown", &maths[..]),
+            OtherTask::Maths => ("maths", &countdown[..]),
+        };
+        match others.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(Error::input(format!("{flag} has no effect with --task {name}; leave it out"))),
+            None => Ok(()),
         }
     }
 
@@ -223,9 +266,14 @@ impl GenArgs {
         }
     }
 
-    fn make_countdown(self) -> Result<()> {
+    fn make_text(self, task: OtherTask) -> Result<()> {
+        self.check_flags(task)?;
         let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}");
-        let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
+        let (out, overwrite, tick) = (&self.out, self.overwrite, || bar.inc(1));
+        let made = match task {
+            OtherTask::Countdown => countdown::generate(&self.countdown_settings(), out, overwrite, &tick),
+            OtherTask::Maths => maths::generate(&self.maths_settings(), out, overwrite, &tick),
+        };
         bar.finish_and_clear();
         let manifest = made?;
         self.say_if_found(&manifest);

@@ -68,6 +68,9 @@ pub struct RolloutArgs {
     /// Sample from the N most likely tokens; 0 is off [default: 0]
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
+    /// End a response at this text, which stays its end (a server leaves it out); may be repeated
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Longest response in tokens; a response that is cut off is never kept [default: 512]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
@@ -143,6 +146,7 @@ impl RolloutArgs {
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
+            stop: self.stop,
             max_new_tokens: self.max_new_tokens,
             batch_size: self.batch_size,
             keep: self.keep,

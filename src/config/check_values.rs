@@ -3,11 +3,14 @@
 use crate::model::MAX_NEW_TOKENS;
 use crate::sampling::rollout::Keep;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
-use crate::tasks::TERMS;
+use crate::tasks::{RewardSettings, TERMS};
 use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftLossType, SftSettings, TrainConfig};
 use crate::train::stop_criterion::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
+
+/// Most seconds to wait for a line of a command.
+const LONGEST_TIMEOUT: f64 = 86_400.0;
 
 /// The method, from the flag or from `train.method`; the two must agree.
 pub fn method(flag: Option<Method>, written: &Table) -> Result<Method> {
@@ -287,6 +290,9 @@ fn rft(config: &TrainConfig) -> Result<()> {
             r.temperature,
             "above 0 (at 0 all responses of a group are the same)",
         )?;
+        if r.stop.iter().any(String::is_empty) {
+            return Err(Error::input("rollout.stop has an empty text: every response would end at once; remove it"));
+        }
         need(r.top_p > 0.0 && r.top_p <= 1.0, "rollout.top_p", r.top_p, "in (0, 1]")?;
         need(
             r.top_k != 1,
@@ -320,16 +326,50 @@ fn rft(config: &TrainConfig) -> Result<()> {
             let weight = (term.weight)(r);
             need(weight.is_finite() && weight >= 0.0, term.key, weight, "0 or more")?;
         }
-        if TERMS.iter().all(|term| (term.weight)(r) == 0.0) {
+        if r.best() == 0.0 && (r.overlong_buffer == 0 || r.overlong_penalty == 0.0) {
             let keys = TERMS.map(|term| term.key).join(", ");
-            return Err(Error::input(format!("{keys} are all 0: there is nothing to learn from")));
+            return Err(Error::input(format!("{keys} are all 0, or not in use: there is nothing to learn from")));
         }
+        reward(config, r)?;
     }
     if let Some(g) = &config.stall {
         need(g.reward_std >= 0.0, "stall.reward_std", g.reward_std, "0 or more")?;
         need(g.entropy >= 0.0, "stall.entropy", g.entropy, "0 or more")?;
     }
     Ok(())
+}
+
+/// A command and a penalty of length, and what belongs to them.
+fn reward(config: &TrainConfig, r: &RewardSettings) -> Result<()> {
+    let defaults = RewardSettings::default();
+    let unused = |key: &str, need: &str| Err(Error::input(format!("{key} has no effect without {need}; remove it")));
+    if r.command.trim().is_empty() {
+        for (key, given) in [
+            ("reward.command", !r.command.is_empty()),
+            ("reward.command_weight", r.command_weight != defaults.command_weight),
+            ("reward.command_timeout", r.command_timeout != defaults.command_timeout),
+        ] {
+            if given {
+                return unused(key, "a command in reward.command");
+            }
+        }
+    }
+    need(
+        r.command_timeout > 0.0 && r.command_timeout <= LONGEST_TIMEOUT,
+        "reward.command_timeout",
+        r.command_timeout,
+        "above 0 and at most 86400 seconds, a day",
+    )?;
+    if r.overlong_buffer == 0 && r.overlong_penalty != defaults.overlong_penalty {
+        return unused("reward.overlong_penalty", "reward.overlong_buffer");
+    }
+    let longest = config.rollout.as_ref().map_or(usize::MAX, |rollout| rollout.max_new_tokens);
+    need(
+        r.overlong_buffer <= longest,
+        "reward.overlong_buffer",
+        r.overlong_buffer,
+        &format!("at most rollout.max_new_tokens = {longest}"),
+    )
 }
 
 /// How many examples and responses a round has.

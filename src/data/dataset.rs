@@ -21,19 +21,19 @@ const HEADER_BYTES: u64 = 16 << 10;
 /// One split of a dataset: its records in memory and its images on disk, or both made as they are asked for.
 #[derive(Debug)]
 pub struct Dataset {
-    root: PathBuf,
-    manifest: Manifest,
-    records: Vec<Record>,
+    pub(super) root: PathBuf,
+    pub(super) manifest: Manifest,
+    pub(super) records: Vec<Record>,
     /// Makes the records, where none are stored.
-    stream: Option<Box<dyn RecordStream>>,
-    /// The file of the records, and the place of each in it.
-    file: PathBuf,
-    places: Vec<String>,
+    pub(super) stream: Option<Box<dyn RecordStream>>,
+    /// The file of the records, and the place of each in it; of a mixture no file, and places with theirs.
+    pub(super) file: PathBuf,
+    pub(super) places: Vec<String>,
     /// The file is another tool's.
-    is_foreign: bool,
+    pub(super) is_foreign: bool,
     /// Images embedded in that file, by name.
-    embedded: HashMap<String, Vec<u8>>,
-    note: Option<String>,
+    pub(super) embedded: HashMap<String, Vec<u8>>,
+    pub(super) note: Option<String>,
 }
 
 impl Dataset {
@@ -224,6 +224,7 @@ impl Dataset {
     /// `file:line` of record `i`, for messages.
     pub fn place(&self, i: usize) -> String {
         match self.places.get(i) {
+            Some(place) if self.file.as_os_str().is_empty() => place.clone(),
             Some(place) => format!("{}:{place}", self.file.display()),
             None => self.file.display().to_string(),
         }

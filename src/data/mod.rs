@@ -7,6 +7,7 @@ pub mod tsv;
 mod dataset;
 mod jsonl;
 mod manifest;
+mod mix;
 mod png;
 mod record;
 mod record_stream;
@@ -16,6 +17,7 @@ mod writer;
 
 pub use dataset::{Dataset, is_dataset};
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
+pub use mix::{MixPart, mix, parse_part};
 pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
 pub use record_stream::{OpenStream, RecordStream, STREAM};
 pub use resize::resize;

@@ -86,7 +86,14 @@ impl<'a> OnPolicyLog<'a> {
     pub fn sample(&self, model: &dyn Predictor) -> Result<Vec<DynamicsSample>> {
         let responder = LocalModel::unrestricted(model, self.set.prepared.codec()?);
         let max_new_tokens = self.set.prepared.sampling.max_new_tokens;
-        let sampling = SamplingParams { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, seed: self.seed };
+        let sampling = SamplingParams {
+            max_new_tokens,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            stop: Vec::new(),
+            seed: self.seed,
+        };
         let mut samples = Vec::with_capacity(self.set.chosen.len());
         for examples in self.set.chosen.chunks(BATCH) {
             let responses = self.set.sample(&responder, examples, &sampling, "dynamics on-policy")?;

@@ -4,7 +4,7 @@
 
 use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
-use crate::model::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use crate::model::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
 use crate::{Error, Result};
@@ -152,7 +152,7 @@ impl LanguageModel for ToyModel {
         _prompts: &[Arc<Prompt>],
         _samples: usize,
         _sampling: &SamplingParams,
-        _eos: &[u32],
+        _end: ResponseEnd<'_>,
         _banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
         Err(Error::failed("not needed"))

@@ -180,7 +180,8 @@ impl Comparison<'_> {
         stream: &str,
     ) -> Result<Vec<(Vec<u32>, bool)>> {
         let (max_new_tokens, seed) = (self.max_new_tokens, self.seed);
-        let sampling = SamplingParams { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, seed };
+        let sampling =
+            SamplingParams { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, stop: Vec::new(), seed };
         let first = examples.first().map_or(0, |&first| first as u64);
         let options = SampleOptions { num_generations: 1, sampling: &sampling, stream: (stream, &[first]) };
         let model = LocalModel::unrestricted(model, self.codec);

@@ -1,4 +1,4 @@
-//! Files and the network: atomic writes, locks, logs, an HTTP client, a page on this machine; text of others in messages.
+//! Files and the network: atomic writes, locks, logs, an HTTP client, a page on this machine; commands of the user's; text of others in messages.
 
 pub mod files;
 pub mod http;
@@ -10,6 +10,7 @@ pub mod output_dir;
 pub mod plain;
 pub mod refused;
 pub mod schema;
+pub mod shell;
 pub mod text;
 pub(crate) mod tls;
 pub mod toml;

@@ -9,7 +9,7 @@ use super::transformer::Model;
 use crate::io::files::format_bytes;
 use crate::machine;
 use crate::model::token_sampler::{SampledToken, TokenSampler};
-use crate::model::{Completion, Prompt, SamplingParams};
+use crate::model::{Completion, Prompt, ResponseEnd, SamplingParams};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
@@ -85,10 +85,11 @@ impl Model {
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &SamplingParams,
-        eos: &[u32],
+        end: ResponseEnd<'_>,
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        let sampler = TokenSampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
+        let vocab = self.network.decoder.vocab_size();
+        let sampler = TokenSampler::new(sampling, end.eos, banned, vocab)?.with_stop(end.is_stopped);
         self.check_fits(prompts, samples, sampling.max_new_tokens)?;
         let queue = Queue { first, prompts, samples, next: AtomicUsize::new(0) };
         let count = lanes(self, prompts.len());
@@ -122,7 +123,7 @@ impl Model {
     }
 
     /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.
-    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &TokenSampler) -> Result<Vec<Slot>> {
+    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &TokenSampler<'_>) -> Result<Vec<Slot>> {
         let (layers, heads) = (self.network.decoder.depth(), self.network.decoder.heads());
         let mut cache: Box<dyn KvCache> = match self.uses_cpu_kernels() {
             true => Box::new(FusedKvCache::new(layers, heads, room)),
@@ -157,7 +158,7 @@ impl Model {
         &self,
         queue: &Queue<'_>,
         taken: &[usize],
-        sampler: &TokenSampler,
+        sampler: &TokenSampler<'_>,
         cache: &mut dyn KvCache,
     ) -> Result<Vec<Slot>> {
         let samples = queue.samples;
@@ -186,7 +187,7 @@ impl Model {
     }
 
     /// One more token for every active sample.
-    fn step(&self, active: &mut [Slot], sampler: &TokenSampler, cache: &mut dyn KvCache) -> Result<()> {
+    fn step(&self, active: &mut [Slot], sampler: &TokenSampler<'_>, cache: &mut dyn KvCache) -> Result<()> {
         let tape = self.tape(false);
         let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
         let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
@@ -214,7 +215,7 @@ impl Model {
 
 /// Draw the next token of each slot from its row of logits. Logits that are not finite are an error: some token would be drawn all the
 /// same, and the model would only look bad.
-fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &TokenSampler) -> Result<()> {
+fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &TokenSampler<'_>) -> Result<()> {
     slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
         let SampledToken { id, logprob } = sampler.draw(logits, &mut slot.rng);
         if !logprob.is_finite() {
@@ -225,7 +226,7 @@ fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &TokenSampler) -> Result<(
         }
         slot.completion.ids.push(id);
         slot.completion.logprobs.push(logprob);
-        slot.completion.finished = sampler.is_eos(id);
+        slot.completion.finished = sampler.is_end(&slot.completion.ids);
         Ok(())
     })
 }

@@ -5,7 +5,9 @@ use crate::comm::{Communicator, Single};
 use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
-use crate::model::sequence::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use crate::model::sequence::{
+    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats,
+};
 use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -68,16 +70,17 @@ pub trait LanguageModel: Sync {
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        self.generate_from(0, prompts, samples, sampling, eos, banned)
+        self.generate_from(0, prompts, samples, sampling, ResponseEnd { eos, is_stopped: None }, banned)
     }
-    /// As [`LanguageModel::generate`], of prompts that are a part of more: prompt i draws from the streams of prompt `first + i`.
+    /// As [`LanguageModel::generate`], of prompts that are a part of more: prompt i draws from the streams of prompt `first + i`. A response may
+    /// also end by what it says.
     fn generate_from(
         &self,
         first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &SamplingParams,
-        eos: &[u32],
+        end: ResponseEnd<'_>,
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>>;
     /// Write the weights as f32 safetensors, under their published names, into an existing checkpoint directory; of a model with an

@@ -66,8 +66,8 @@ pub use positions::Positions;
 pub use processor::{MAX_PIXELS, Processor};
 pub use registry::parse_architecture;
 pub use sequence::{
-    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, SamplingParams, Sequence, TokenGrads,
-    TokenStats,
+    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, ResponseEnd, SamplingParams, Sequence,
+    TokenGrads, TokenStats,
 };
 pub use shapes::{DecoderShape, ImageTokens, VisionShape};
 pub use transformer::Model;

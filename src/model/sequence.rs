@@ -75,6 +75,9 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keep the k likeliest tokens; 0 for off.
     pub top_k: usize,
+    /// Texts that end a response. A response keeps its stop text as its end; a server leaves it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
     /// Seed; sample `j` of prompt `i` draws from its own stream, so the batching does not matter.
     pub seed: u64,
 }
@@ -82,8 +85,17 @@ pub struct SamplingParams {
 impl SamplingParams {
     /// The likeliest token at each step.
     pub fn greedy(max_new_tokens: usize) -> Self {
-        SamplingParams { max_new_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
+        SamplingParams { max_new_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, stop: Vec::new(), seed: 0 }
     }
+}
+
+/// What ends a response before its longest length.
+#[derive(Clone, Copy)]
+pub struct ResponseEnd<'a> {
+    /// Tokens that end it.
+    pub eos: &'a [u32],
+    /// Whether these tokens of a response, the last ones among them, end it by what they say.
+    pub is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>,
 }
 
 /// One generated response.
@@ -93,6 +105,6 @@ pub struct Completion {
     pub ids: Vec<u32>,
     /// `log pi` of each token under logits / temperature before top-p and top-k (temperature 1 when greedy).
     pub logprobs: Vec<f32>,
-    /// Ended by an end-of-sequence token rather than by the length limit.
+    /// Ended by an end-of-sequence token or a stop text rather than by the length limit.
     pub finished: bool,
 }

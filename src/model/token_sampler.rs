@@ -16,13 +16,14 @@ pub struct SampledToken {
 }
 
 /// Checked sampling settings with the tokens that end a response and those that must not be chosen.
-pub struct TokenSampler {
+pub struct TokenSampler<'a> {
     settings: SamplingParams,
     eos: Vec<u32>,
+    is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>,
     banned: Vec<u32>,
 }
 
-impl TokenSampler {
+impl<'a> TokenSampler<'a> {
     /// Check the settings against a vocabulary of `vocab` tokens.
     ///
     /// # Errors
@@ -40,7 +41,12 @@ impl TokenSampler {
         }
         let banned: Vec<u32> =
             banned.iter().copied().filter(|&id| (id as usize) < vocab && !eos.contains(&id)).collect();
-        Ok(TokenSampler { settings: settings.clone(), eos: eos.to_vec(), banned })
+        Ok(TokenSampler { settings: settings.clone(), eos: eos.to_vec(), is_stopped: None, banned })
+    }
+
+    /// The same, where a response may also end by what it says (see [`crate::model::ResponseEnd`]).
+    pub fn with_stop(self, is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>) -> Self {
+        TokenSampler { is_stopped, ..self }
     }
 
     /// The seed of the settings.
@@ -48,9 +54,9 @@ impl TokenSampler {
         self.settings.seed
     }
 
-    /// Whether `id` ends a response.
-    pub fn is_eos(&self, id: u32) -> bool {
-        self.eos.contains(&id)
+    /// Whether the last of these tokens ends their response.
+    pub fn is_end(&self, ids: &[u32]) -> bool {
+        ids.last().is_some_and(|id| self.eos.contains(id)) || self.is_stopped.is_some_and(|stopped| stopped(ids))
     }
 
     /// Whether a response is over.
@@ -146,7 +152,7 @@ mod tests {
     use crate::rng;
 
     fn settings(temperature: f32, top_k: usize, top_p: f32) -> SamplingParams {
-        SamplingParams { max_new_tokens: 4, temperature, top_p, top_k, seed: 0 }
+        SamplingParams { max_new_tokens: 4, temperature, top_p, top_k, stop: Vec::new(), seed: 0 }
     }
 
     /// Relative frequencies of 20,000 draws.

@@ -4,7 +4,7 @@ use super::architecture::{Architecture, Network};
 use super::language_model::{LanguageModel, MemoryFootprint};
 use super::lora::Adapter;
 use super::parts::Part;
-use super::sequence::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use super::sequence::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats};
 use super::weights::{self, NamedWeights};
 use crate::Result;
 use crate::comm::Communicator;
@@ -164,10 +164,10 @@ impl LanguageModel for Model {
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &SamplingParams,
-        eos: &[u32],
+        end: ResponseEnd<'_>,
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        self.decode_prompts(first, prompts, samples, sampling, eos, banned)
+        self.decode_prompts(first, prompts, samples, sampling, end, banned)
     }
 
     fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {

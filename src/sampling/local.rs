@@ -2,7 +2,7 @@
 
 use super::{Prompts, Responder, Response, SampleOptions};
 use crate::comm::{Communicator, Single};
-use crate::model::{Completion, LanguageModel, Prompt, PromptEncoder, SamplingParams};
+use crate::model::{Completion, LanguageModel, Prompt, PromptEncoder, ResponseEnd, SamplingParams};
 use crate::tasks::encode_example;
 use crate::{Result, rng};
 use rand::Rng as _;
@@ -55,10 +55,20 @@ impl Responder for LocalModel<'_> {
         let seed = rng::stream(options.sampling.seed, name, position).next_u64();
         let sampling = SamplingParams { seed, ..options.sampling.clone() };
         let eos = self.encoder.eos_ids();
+        let stop = &options.sampling.stop;
+        // A token is at least a byte, so that a stop text which ends here is within so many tokens.
+        let longest = stop.iter().map(String::len).max().unwrap_or(0);
+        let is_stopped = |ids: &[u32]| {
+            let tail = self.encoder.decode(&ids[ids.len().saturating_sub(longest)..]);
+            tail.is_ok_and(|tail| stop_end(&tail, stop).is_some())
+        };
+        let end = ResponseEnd { eos, is_stopped: if stop.is_empty() { None } else { Some(&is_stopped) } };
         let groups =
-            self.model.generate_from(own.start, &encoded, options.num_generations, &sampling, eos, self.banned)?;
+            self.model.generate_from(own.start, &encoded, options.num_generations, &sampling, end, self.banned)?;
         let read = |c: Completion| -> Result<Response> {
-            let text = self.encoder.decode(&c.ids)?;
+            let mut text = self.encoder.decode(&c.ids)?;
+            // The last token may say more.
+            text.truncate(stop_end(&text, stop).unwrap_or(text.len()));
             let Completion { ids: token_ids, logprobs, finished } = c;
             Ok(Response { text, tokens: token_ids.len(), token_ids, logprobs, finished, no_answer: None })
         };
@@ -66,4 +76,9 @@ impl Responder for LocalModel<'_> {
             groups.into_iter().map(|group| group.into_iter().map(read).collect()).collect();
         self.comm.gather(groups?)
     }
+}
+
+/// Where the first of these stop texts ends, if there is one.
+fn stop_end(text: &str, stop: &[String]) -> Option<usize> {
+    stop.iter().filter_map(|stop| Some(text.find(stop)? + stop.len())).min()
 }

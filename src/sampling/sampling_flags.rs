@@ -55,6 +55,9 @@ pub fn check_new_tokens(tokens: usize) -> Result<()> {
 /// An input error that names the flag.
 pub fn check(sampling: &SamplingParams, plan: &SamplePlan) -> Result<()> {
     let bad = |text: String| Err(Error::input(text));
+    if sampling.stop.iter().any(String::is_empty) {
+        return bad("--stop is empty: give the text that ends a response, such as --stop '</answer>'".into());
+    }
     let &SamplingParams { temperature, top_p, top_k, max_new_tokens, .. } = sampling;
     let &SamplePlan { num_generations, batch_size, limit } = plan;
     for (flag, value) in [("--num-generations", num_generations), ("--batch-size", batch_size)] {

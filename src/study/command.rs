@@ -12,6 +12,7 @@ use crate::sampling::chat_api::Endpoint;
 use crate::sampling::rollout::{self, Teacher};
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::maths::MathsSettings;
 use crate::tasks::split::SplitRatios;
 use crate::tasks::suites::SuiteSettings;
 use crate::train::settings::Method;
@@ -70,6 +71,8 @@ pub enum GenSettings {
     },
     /// Countdown puzzles.
     Countdown(CountdownSettings),
+    /// Word problems.
+    Maths(MathsSettings),
     /// Suites of prior knowledge.
     Suites(SuiteSettings),
 }
@@ -80,6 +83,7 @@ impl GenSettings {
         match self {
             GenSettings::Jigsaw { settings, .. } => (settings.count, settings.split),
             GenSettings::Countdown(settings) => (settings.count, settings.split),
+            GenSettings::Maths(settings) => (settings.count, settings.split),
             GenSettings::Suites(settings) => (settings.count, settings.split),
         }
     }
@@ -92,6 +96,7 @@ impl GenSettings {
                 (settings.style, settings.question_first, *preview) = (style, question_first, None);
             }
             GenSettings::Countdown(settings) => settings.style = CountdownSettings::default().style,
+            GenSettings::Maths(settings) => settings.style = MathsSettings::default().style,
             // Its families are asked in both.
             GenSettings::Suites(_) => {}
         }
@@ -102,6 +107,7 @@ impl GenSettings {
     pub(super) fn with_count(mut self, examples: usize) -> GenSettings {
         let (GenSettings::Jigsaw { settings: JigsawSettings { count, .. }, .. }
         | GenSettings::Countdown(CountdownSettings { count, .. })
+        | GenSettings::Maths(MathsSettings { count, .. })
         | GenSettings::Suites(SuiteSettings { count, .. })) = &mut self;
         *count = examples;
         self
@@ -262,6 +268,9 @@ impl JigsawCommand {
                     }
                     GenSettings::Countdown(settings) => {
                         line.flag("task", "countdown").changed(settings, &CountdownSettings::default());
+                    }
+                    GenSettings::Maths(settings) => {
+                        line.flag("task", "maths").changed(settings, &MathsSettings::default());
                     }
                     GenSettings::Suites(settings) => {
                         line.changed(settings, &SuiteSettings::default());

@@ -88,7 +88,7 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
 }
 
 /// Settings of training that may name data of the study.
-const NAMES_OF_DATA: [&str; 4] = ["sft.replay", "prior_kl.data", "train.prompts_of", "eval.prior"];
+const NAMES_OF_DATA: [&str; 5] = ["sft.replay", "prior_kl.data", "train.prompts_of", "train.mix", "eval.prior"];
 
 struct Builder<'a> {
     study: &'a Study,
@@ -438,12 +438,20 @@ impl Builder<'_> {
         let out = self.path(&["runs", run]);
         let mut settings = self.study.settings(regime);
         for key in NAMES_OF_DATA {
-            if let Some(Value::String(named)) = settings.get_mut(key)
-                && self.study.is_data(named)
-            {
-                let data = self.data(&section, named, seed)?;
-                needs.extend(data.needs());
-                *named = data.dir.display().to_string();
+            let texts = match settings.get_mut(key) {
+                Some(Value::Array(all)) => all.as_mut_slice(),
+                one => one.map_or(&mut [][..], std::slice::from_mut),
+            };
+            for text in texts {
+                let Value::String(text) = text else { continue };
+                // A part of a mixture has its weight behind its name.
+                let weighted = text.rsplit_once(':').filter(|(name, _)| self.study.is_data(name));
+                let name = weighted.map_or(text.len(), |(name, _)| name.len());
+                if self.study.is_data(&text[..name]) {
+                    let data = self.data(&section, &text[..name], seed)?;
+                    needs.extend(data.needs());
+                    text.replace_range(..name, &data.dir.display().to_string());
+                }
             }
         }
         if let (Some(at), Some(learning_rate)) = (&regime.steps_at, point.learning_rate()) {

@@ -8,6 +8,7 @@ use crate::io::schema::{Setting, settings_of};
 use crate::io::toml::{flatten, to_table};
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::maths::MathsSettings;
 use crate::tasks::suites::SuiteSettings;
 use toml::Value;
 
@@ -56,6 +57,12 @@ pub fn sections() -> Result<Vec<StudySection>> {
             .with_defaults(&JigsawSettings::default())?,
         StudySection::new("puzzles.NAME", "With `task = \"countdown\"`, the keys are these.", countdown)
             .with_defaults(&CountdownSettings::default())?,
+        StudySection::new(
+            "puzzles.NAME",
+            "With `task = \"maths\"`, the keys are these.",
+            settings_of::<MathsSettings>(),
+        )
+        .with_defaults(&MathsSettings::default())?,
         StudySection::new(
             "prior",
             "Questions of prior knowledge, by the flags of `jigsaw gen --suite`.",

@@ -23,6 +23,7 @@ use crate::io::toml::{set as set_value, to_toml};
 use crate::sampling::rollout;
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::maths::MathsSettings;
 use crate::tasks::suites::{self, SuiteSettings};
 use crate::train::known_names;
 use crate::train::settings::{Method, TrainConfig};
@@ -100,7 +101,7 @@ pub struct Puzzles {
 /// The keys of `[puzzles.NAME]` that are no settings of the puzzles.
 #[derive(Debug, schemars::JsonSchema)]
 pub(super) struct PuzzleKeys {
-    /// `countdown` for countdown puzzles; jigsaw puzzles when not given.
+    /// `countdown` for countdown puzzles, `maths` for word problems; jigsaw puzzles when not given.
     task: Option<String>,
     /// Puzzles of the contact sheet `preview.png`; none when not given.
     preview: Option<usize>,
@@ -474,8 +475,11 @@ fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
     let dataset = match task.as_deref() {
         None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
         Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
+        Some("maths") => GenSettings::Maths(over(&MathsSettings::default(), &value, place)?),
         Some(other) => {
-            return Err(Error::input(format!("{place}: task = {other:?}: give \"countdown\", or leave it out")));
+            return Err(Error::input(format!(
+                "{place}: task = {other:?}: give \"countdown\" or \"maths\", or leave it out"
+            )));
         }
     };
     Ok(Puzzles { dataset, split })

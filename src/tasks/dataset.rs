@@ -216,4 +216,22 @@ mod tests {
         }
         assert!(open(&[styled(record("q", "It is <answer>no</answer>."), json!(null))]).is_ok());
     }
+
+    #[test]
+    fn questions_with_answers_are_scored_by_the_rule_that_they_name() {
+        let task = open(&[
+            json!({"question": "3 bags of 24?", "answer": "3 * 24 = <<3*24=72>>72\n#### 72", "task": "maths"}),
+            json!({"problem": "$\\frac{1}{2}+\\frac14$?", "solution": "It is $\\boxed{\\frac34}$.", "task": "maths"}),
+            json!({"question": "A. Rome\nB. Paris", "answer": "B", "task": "choice", "meta": {"options": ["Rome", "Paris"]}}),
+        ])
+        .unwrap();
+        for (i, right, wrong) in
+            [(0, "So it is 72.", "24"), (1, "\\boxed{0.75}", "0.5"), (2, "The answer is (B)", "Rome")]
+        {
+            assert!(task.score(i, right).correct && !task.score(i, wrong).correct, "{i}");
+        }
+        assert_eq!(task.name(), "maths+choice");
+        let error = open(&[json!({"question": 7, "answer": "7"})]).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("data.jsonl:1: field `question` is not a string"), "{error}");
+    }
 }

@@ -11,7 +11,9 @@ mod dataset;
 mod encode;
 mod generator;
 pub mod jigsaw;
+pub mod maths;
 mod meta;
+mod rational;
 mod registry;
 mod response;
 mod reward;
@@ -21,6 +23,7 @@ pub mod scorers;
 pub mod split;
 pub mod suites;
 mod task;
+mod text_dataset;
 
 pub use chance::Chance;
 pub use dataset::{DatasetTask, load, open_dataset};
@@ -31,7 +34,7 @@ pub use encode::{
 pub use jigsaw::{ScriptedTeacher, Solver, SolverKind};
 pub use registry::{PARTIAL_CREDIT, partial_credit_label, scorer};
 pub use response::{ResponseError, Style, answer_block, ask, check_format, choice_letter, with_image};
-pub use reward::{Reward, RewardSettings, TERMS};
+pub use reward::{Reward, RewardInput, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};
 pub use scorer::{AnswerDrawing, GoldDrawing, RegionMark, Scorer};
 pub use task::Task;

@@ -15,6 +15,8 @@ pub struct MicroBatch {
     /// What the reference model is asked, where its prompts are others.
     reference_sequences: Option<Vec<Sequence>>,
     lengths: Vec<usize>,
+    /// Sequences by which means over sequences are divided.
+    count: usize,
     advantages: Vec<f64>,
     old_logprobs: Option<Vec<f32>>,
     reference_logprobs: Option<Vec<f32>>,
@@ -28,8 +30,9 @@ impl MicroBatch {
 
     /// Sequences with the advantage of each.
     pub fn with_advantages(sequences: Vec<Sequence>, advantages: Vec<f64>) -> MicroBatch {
-        let lengths = sequences.iter().map(|s| s.response.len()).collect();
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.response.len()).collect();
         MicroBatch {
+            count: sequences.len(),
             sequences,
             reference_sequences: None,
             lengths,
@@ -37,6 +40,11 @@ impl MicroBatch {
             old_logprobs: None,
             reference_logprobs: None,
         }
+    }
+
+    /// The same as what is left of `count` sequences: the others have no tokens that count.
+    pub fn of(self, count: usize) -> MicroBatch {
+        MicroBatch { count, ..self }
     }
 
     /// The same responses, with other prompts for the reference model: one for each sequence.
@@ -59,6 +67,9 @@ impl MicroBatch {
         reference: Option<&dyn LanguageModel>,
         temperature: f32,
     ) -> Result<MicroBatch> {
+        if self.sequences.is_empty() {
+            return Ok(self);
+        }
         if needs.old_logprobs {
             self.old_logprobs = Some(all_reduce::score(comm, model, &self.sequences, temperature)?);
         }
@@ -104,13 +115,14 @@ pub fn accumulate_gradients(
     micro_batches: &[MicroBatch],
     temperature: f32,
 ) -> Result<BatchStatistics> {
-    let totals = BatchTotals::of(micro_batches.iter().flat_map(|m| m.lengths.iter().copied()), micro_batches.len());
+    let mut totals = BatchTotals::of(micro_batches.iter().flat_map(|m| m.lengths.iter().copied()), micro_batches.len());
+    totals.sequences = micro_batches.iter().map(|m| m.count).sum();
     let kl_reference = match objective.needs().reference_kl {
         true => Some(reference.ok_or_else(no_reference)?),
         false => None,
     };
     let (mut loss, mut metrics) = (0.0, MetricSums::default());
-    for micro in micro_batches {
+    for micro in micro_batches.iter().filter(|micro| !micro.sequences.is_empty()) {
         let outputs = ShardOutputs::default();
         let logits = |shard: Range<usize>| {
             kl_reference.ok_or_else(no_reference)?.lazy_logits(&micro.reference_sequences()[shard])

@@ -11,18 +11,25 @@ use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use super::job::ExampleId;
 use super::metrics::{Metrics, RolloutLine, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
+use super::reward_command::{RewardCommand, RewardRequest};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
+use crate::data::Record;
 use crate::model::{Prompt, Sequence};
 use crate::sampling::{Prompts, SampleOptions, ScoredResponse, sample_in_batches};
-use crate::tasks::{Reward, RewardSettings, TERMS};
+use crate::tasks::{Reward, RewardInput, RewardSettings};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Reinforcement fine-tuning by GRPO.
-pub struct Grpo;
+#[derive(Default)]
+pub struct Grpo {
+    /// `reward.command`, once it is started.
+    command: RefCell<Option<RewardCommand>>,
+}
 
 impl Algorithm for Grpo {
     /// A rollout batch whose rewards do not differ has no gradient at all.
@@ -38,7 +45,7 @@ impl Algorithm for Grpo {
         let group_size = settings.rollout.num_generations;
 
         // Rollouts: groups of scored responses.
-        let (groups, prompts_drawn) = collect_groups(ctx, &settings)?;
+        let (groups, prompts_drawn) = self.collect_groups(ctx, &settings)?;
         log_responses(ctx, &groups)?;
 
         // Advantages: how much better each response did than the others of its group.
@@ -55,8 +62,11 @@ impl Algorithm for Grpo {
             .chunks(train.batch_size)
             .zip(advantages.chunks(train.batch_size * group_size))
             .map(|(groups, advantages)| {
-                let sequences = groups.iter().flat_map(Group::sequences).collect();
-                let micro_batch = MicroBatch::with_advantages(sequences, advantages.to_vec());
+                let all = groups.iter().flat_map(Group::sequences).zip(groups.iter().flat_map(|g| &g.responses));
+                let taken =
+                    all.zip(advantages).filter(|((_, r), _)| r.finished || !settings.grpo.mask_truncated_completions);
+                let (sequences, advantages) = taken.map(|((sequence, _), advantage)| (sequence, *advantage)).unzip();
+                let micro_batch = MicroBatch::with_advantages(sequences, advantages).of(groups.len() * group_size);
                 micro_batch.supply(objective.needs(), job.comm, job.model, job.reference, temperature)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -162,57 +172,86 @@ fn step(
     Ok(())
 }
 
-/// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of
-/// further prompts, as long as the limit allows. What is still missing then is filled up with them (their advantage is zero), so that
-/// every step has the same size. Returns the groups and how many prompts were drawn.
-fn collect_groups(ctx: &mut StepContext<'_>, settings: &GrpoSections<'_>) -> Result<(Vec<Group>, usize)> {
-    let wanted = ctx.job.config.examples_per_round();
-    let replace = settings.grpo.dynamic_sampling > 0;
-    let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
-    let mut prompts_drawn = 0;
-    for draw in 0..=settings.grpo.dynamic_sampling as u64 {
-        let (examples, prompts) = ctx.next_examples(wanted)?;
-        prompts_drawn += examples.len();
-        for group in sample_groups(ctx, settings, &examples, prompts, draw)? {
-            if replace && group.reward_std() == 0.0 { equal.push(group) } else { useful.push(group) }
+impl Grpo {
+    /// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of
+    /// further prompts, as long as the limit allows. What is still missing then is filled up with them (their advantage is zero), so that
+    /// every step has the same size. Returns the groups and how many prompts were drawn.
+    fn collect_groups(&self, ctx: &mut StepContext<'_>, settings: &GrpoSections<'_>) -> Result<(Vec<Group>, usize)> {
+        let wanted = ctx.job.config.examples_per_round();
+        let replace = settings.grpo.dynamic_sampling > 0;
+        let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
+        let mut prompts_drawn = 0;
+        for draw in 0..=settings.grpo.dynamic_sampling as u64 {
+            let (examples, prompts) = ctx.next_examples(wanted)?;
+            prompts_drawn += examples.len();
+            for group in self.sample_groups(ctx, settings, &examples, prompts, draw)? {
+                if replace && group.reward_std() == 0.0 { equal.push(group) } else { useful.push(group) }
+            }
+            if useful.len() >= wanted {
+                break;
+            }
         }
-        if useful.len() >= wanted {
-            break;
-        }
+        useful.extend(equal);
+        useful.truncate(wanted);
+        Ok((useful, prompts_drawn))
     }
-    useful.extend(equal);
-    useful.truncate(wanted);
-    Ok((useful, prompts_drawn))
-}
 
-/// `rollout.num_generations` scored responses to each of these examples.
-fn sample_groups(
-    ctx: &StepContext<'_>,
-    settings: &GrpoSections<'_>,
-    examples: &[ExampleId],
-    prompts: Vec<Sequence>,
-    draw: u64,
-) -> Result<Vec<Group>> {
-    let (job, rollout) = (ctx.job, settings.rollout);
-    let indices = examples.iter().map(|&id| Ok(job.locate(id)?.1)).collect::<Result<Vec<usize>>>()?;
-    let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
-    let position = [ctx.state.round, draw];
-    let groups = sample_in_batches(
-        &job.responder(),
-        &Prompts::encoded(job.train, &indices, &prompts),
-        &SampleOptions {
-            num_generations: rollout.num_generations,
-            sampling: &rollout.sampling(job.config.train.seed),
-            stream: ("rollout", &position),
-        },
-        if rollout.batch_size == 0 { indices.len() } else { rollout.batch_size },
-    )?;
-    let group = |((&i, prompt), responses): ((&usize, Arc<Prompt>), Vec<ScoredResponse>)| {
-        let record = job.train.example(i)?;
-        let rewards = responses.iter().map(|r| settings.reward.reward(&r.score)).collect();
-        Ok(Group { id: record.id.clone(), answer: record.answer.clone(), prompt, responses, rewards })
-    };
-    indices.iter().zip(prompts).zip(groups).map(group).collect()
+    /// `rollout.num_generations` scored responses to each of these examples.
+    fn sample_groups(
+        &self,
+        ctx: &mut StepContext<'_>,
+        settings: &GrpoSections<'_>,
+        examples: &[ExampleId],
+        prompts: Vec<Sequence>,
+        draw: u64,
+    ) -> Result<Vec<Group>> {
+        let (job, rollout) = (ctx.job, settings.rollout);
+        let indices = examples.iter().map(|&id| Ok(job.locate(id)?.1)).collect::<Result<Vec<usize>>>()?;
+        let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
+        let position = [ctx.state.round, draw];
+        let groups = sample_in_batches(
+            &job.responder(),
+            &Prompts::encoded(job.train, &indices, &prompts),
+            &SampleOptions {
+                num_generations: rollout.num_generations,
+                sampling: &rollout.sampling(job.config.train.seed),
+                stream: ("rollout", &position),
+            },
+            if rollout.batch_size == 0 { indices.len() } else { rollout.batch_size },
+        )?;
+        let mut all = Vec::with_capacity(groups.len());
+        for ((&i, prompt), responses) in indices.iter().zip(prompts).zip(groups) {
+            let record = job.train.example(i)?;
+            // Nothing of this round has touched the model yet.
+            let commands = job.comm.on_root(|| self.command_rewards(settings.reward, &record, &responses));
+            ctx.save_on_error = commands.is_err();
+            let reward = |(r, command): (&ScoredResponse, f64)| {
+                let (tokens, max_tokens) = (r.token_ids.len(), rollout.max_new_tokens);
+                settings.reward.reward(RewardInput { score: &r.score, tokens, max_tokens, command })
+            };
+            let rewards = responses.iter().zip(commands?).map(reward).collect();
+            all.push(Group { id: record.id.clone(), answer: record.answer.clone(), prompt, responses, rewards });
+        }
+        Ok(all)
+    }
+
+    /// What `reward.command` says of each response; 0 without one.
+    fn command_rewards(
+        &self,
+        settings: &RewardSettings,
+        record: &Record,
+        responses: &[ScoredResponse],
+    ) -> Result<Vec<f64>> {
+        if settings.command.is_empty() {
+            return Ok(vec![0.0; responses.len()]);
+        }
+        let mut command = self.command.borrow_mut();
+        let command = match &mut *command {
+            Some(command) => command,
+            none => none.insert(RewardCommand::start(&settings.command, settings.command_timeout)?),
+        };
+        command.rewards(&responses.iter().map(|response| RewardRequest::new(record, response)).collect::<Vec<_>>())
+    }
 }
 
 /// The metrics of a rollout batch.
@@ -224,8 +263,9 @@ fn describe(groups: &[Group], prompts_drawn: usize) -> Metrics {
     let count = groups.len().max(1) as f64;
     let mut m = Metrics::default();
     m.push("reward", rewards().map(|r| r.total).sum::<f64>() / n);
-    for (i, term) in TERMS.iter().enumerate() {
-        m.push(term.metric, rewards().map(|r| r.terms[i]).sum::<f64>() / n);
+    let terms = groups.first().and_then(|group| group.rewards.first()).map_or(&[][..], |reward| &reward.terms);
+    for (i, (metric, _)) in terms.iter().enumerate() {
+        m.push(metric, rewards().map(|r| r.terms[i].1).sum::<f64>() / n);
     }
     m.push("reward_std", groups.iter().map(Group::reward_std).sum::<f64>() / count);
     m.push("frac_reward_zero_std", groups.iter().filter(|g| g.reward_std() == 0.0).count() as f64 / count);
@@ -265,7 +305,7 @@ fn log_rollouts(ctx: &mut StepContext<'_>, groups: &[Group], advantages: &[f64])
     let mut lines = Vec::with_capacity(advantages.len());
     for (number, group) in groups.iter().enumerate() {
         for (response, reward) in group.responses.iter().zip(&group.rewards) {
-            let terms = TERMS.iter().zip(&reward.terms).map(|(term, value)| (term.metric.to_string(), (*value).into()));
+            let terms = reward.terms.iter().map(|(metric, value)| (metric.to_string(), (*value).into()));
             lines.push(RolloutLine {
                 step: first + number / per_step,
                 id: &group.id,

@@ -6,10 +6,11 @@
 
 use super::callback::TrainerCallback;
 use super::metrics::{Metrics, line};
+use crate::io::shell::{end, shell};
 use crate::{Error, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -129,21 +130,13 @@ impl TrainerCallback for MetricsCommand<'_> {
 }
 
 fn start(command: &str, dir: &Path) -> std::io::Result<Started> {
-    #[cfg(unix)]
-    let mut shell = Command::new("sh");
-    #[cfg(unix)]
-    shell.arg("-c");
-    #[cfg(not(unix))]
-    let mut shell = Command::new("cmd");
-    #[cfg(not(unix))]
-    shell.arg("/C");
-    shell.arg(command).env(RUN_DIR_VARIABLE, dir).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut shell = shell(command);
+    shell.env(RUN_DIR_VARIABLE, dir).stdin(Stdio::piped()).stdout(Stdio::null());
     #[cfg(unix)]
     {
         use std::os::fd::AsFd;
-        // Standard output is for the run's own results. Ctrl-C ends the run, whose last lines the command still gets.
+        // Standard output is for the run's own results.
         shell.stdout(Stdio::from(std::io::stderr().as_fd().try_clone_to_owned()?));
-        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     }
     let mut child = shell.spawn()?;
     let input = child.stdin.take().ok_or_else(|| std::io::Error::other("it has no standard input"))?;
@@ -153,20 +146,13 @@ fn start(command: &str, dir: &Path) -> std::io::Result<Started> {
     Ok(Started { child, lines })
 }
 
-fn pass_on(mut input: ChildStdin, waiting: &Receiver<Vec<u8>>) {
+/// Write what comes to the input of a command. A pipe that nobody reads holds up only the thread of this.
+pub(super) fn pass_on(mut input: ChildStdin, waiting: &Receiver<Vec<u8>>) {
     while let Ok(text) = waiting.recv() {
         if input.write_all(&text).and_then(|()| input.flush()).is_err() {
             return;
         }
     }
-}
-
-/// End a command with all that it has started.
-fn end(child: &mut Child) {
-    #[cfg(unix)]
-    let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), rustix::process::Signal::KILL);
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 #[cfg(all(test, unix))]

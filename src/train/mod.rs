@@ -27,6 +27,7 @@ pub mod penalties;
 mod prefetch;
 mod prior_evaluation;
 mod prior_kl_settings;
+mod reward_command;
 pub mod run_dir;
 mod sample_buffer;
 pub mod schedule;

@@ -186,6 +186,10 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
     pub freeze: Vec<String>,
+    /// Further datasets that are trained on beside the one of `--data`: directories or files, each with `:WEIGHT` after it, its share of the
+    /// examples relative to that of `--data`, which is 1. Without a weight, 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<String>,
     /// Train on only so many examples of the dataset, drawn at random by the seed; a smaller number's are among those of a larger one. 0 for
     /// all.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -244,6 +248,9 @@ pub struct RolloutSettings {
     /// Only the k likeliest tokens; 0 for off.
     #[schemars(extend("trl" = "top_k"))]
     pub top_k: usize,
+    /// Texts that end a response, each a part of it, as in transformers' `stop_strings`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
     /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
     #[schemars(extend("trl" = "log_completions"))]
     pub log_completions: bool,
@@ -253,7 +260,7 @@ impl RolloutSettings {
     /// How tokens are chosen, in a run with this seed.
     pub fn sampling(&self, seed: u64) -> SamplingParams {
         let RolloutSettings { max_new_tokens, temperature, top_p, top_k, .. } = *self;
-        SamplingParams { max_new_tokens, temperature, top_p, top_k, seed }
+        SamplingParams { max_new_tokens, temperature, top_p, top_k, stop: self.stop.clone(), seed }
     }
 }
 
@@ -266,6 +273,7 @@ impl Default for RolloutSettings {
             temperature: 1.0,
             top_p: 1.0,
             top_k: 0,
+            stop: Vec::new(),
             log_completions: false,
         }
     }
@@ -309,6 +317,11 @@ pub struct GrpoSettings {
     /// Learn from the responses above the mean of their group only: negative advantages become 0.
     #[serde(default)]
     pub positive_advantages_only: bool,
+    /// Leave responses that the length limit cut off out of the loss (DAPO's overlong filtering). Their rewards still count in the advantages of
+    /// their group.
+    #[schemars(extend("trl" = "mask_truncated_completions"))]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mask_truncated_completions: bool,
     /// Replace prompts whose responses all earn the same: at most this many further draws of a batch of prompts; 0 for off.
     pub dynamic_sampling: usize,
 }
@@ -357,6 +370,7 @@ impl TrainConfig {
                 prompts_of: String::new(),
                 seed: 0,
                 freeze: Vec::new(),
+                mix: Vec::new(),
                 max_examples: 0,
                 max_length: 0,
                 gradient_checkpointing: false,
@@ -388,6 +402,7 @@ impl TrainConfig {
                 scale_rewards: ScaleRewards::Group,
                 entropy_coef: 0.0,
                 positive_advantages_only: false,
+                mask_truncated_completions: false,
                 dynamic_sampling: 0,
             }),
             reward: rft.then(crate::tasks::RewardSettings::default),
@@ -404,10 +419,20 @@ impl TrainConfig {
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
         all.train.max_examples = 1;
+        all.train.mix = vec![String::new()];
+        if let Some(rollout) = &mut all.rollout {
+            rollout.stop = vec![String::new()];
+        }
+        if let Some(reward) = &mut all.reward {
+            reward.command = "-".into();
+            (reward.command_weight, reward.command_timeout, reward.overlong_penalty) = (0.0, 0.0, 0.0);
+            reward.overlong_buffer = 1;
+        }
         all.train.stop_when_forgotten = Some(0.0);
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);
             grpo.delta = Some(2.0);
+            grpo.mask_truncated_completions = true;
         }
         all
     }

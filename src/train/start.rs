@@ -7,7 +7,7 @@ use super::prior_evaluation;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
-use crate::data::{Dataset, Record};
+use crate::data::{Dataset, MixPart, Record, mix, parse_part};
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
@@ -235,6 +235,37 @@ impl RunData {
             keep_prompts_of(&mut train, &rollouts).map_err(|e| e.context("train.prompts_of"))?;
             also += &format!("+prompts of {}", rollouts.manifest().sha256);
         }
+        let mut others = Vec::new();
+        for text in &request.config.train.mix {
+            let key = |e: Error| e.context("train.mix");
+            let (dir, weight) = parse_part(text).map_err(key)?;
+            let more = open_dataset(dir, "train").map_err(key)?;
+            also += &format!("+{weight} of {}", more.manifest().sha256);
+            others.push((dir, weight, more));
+        }
+        // A file of another tool has no split but its own.
+        let has_validation = |dataset: &Dataset, dir: &Path| {
+            let split = dataset.manifest().splits.get("validation");
+            dataset.root() != dir && !dataset.is_foreign() && split.is_some_and(|split| split.records > 0)
+        };
+        let mut validated = match has_validation(&train, dir) {
+            true => vec![part(dir, 1.0, open_dataset(dir, "validation")?)],
+            false => Vec::new(),
+        };
+        if !others.is_empty() {
+            let mut parts = vec![part(dir, 1.0, train)];
+            for (dir, weight, more) in others {
+                if has_validation(&more, dir) {
+                    validated.push(part(dir, weight, open_dataset(dir, "validation")?));
+                }
+                parts.push(part(dir, weight, more));
+            }
+            train = mix(parts, true).map_err(|e| e.context("train.mix"))?;
+        }
+        let validation = match validated.len() {
+            0 | 1 => validated.pop().map(|part| part.dataset),
+            _ => Some(mix(validated, false).map_err(|e| e.context("train.mix"))?),
+        };
         let most = request.config.train.max_examples;
         if most > 0 && train.stream().is_some() {
             return Err(Error::input(format!(
@@ -246,14 +277,12 @@ impl RunData {
             train = train.sampled(most, &mut rng::stream(request.config.train.seed, "training examples", &[]));
         }
         request.config.check_size(train.len())?;
-        let has_validation =
-            train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {
             hash: train.manifest().sha256.clone() + &also,
             train: DatasetTask::new(train)?,
             replay: replay.map(DatasetTask::new).transpose()?,
             prior: prior.map(DatasetTask::new).transpose()?,
-            validation: if has_validation { Some(DatasetTask::open(dir, "validation")?) } else { None },
+            validation: validation.map(DatasetTask::new).transpose()?,
             prior_eval: None,
         })
     }
@@ -346,6 +375,12 @@ fn keep_prompts_of(train: &mut Dataset, rollouts: &Dataset) -> Result<()> {
     }
     train.retain(|record| wanted.contains(record.id.as_str()));
     Ok(())
+}
+
+/// A part of the training data, called by the last name of its path.
+fn part(dir: &Path, weight: f64, dataset: Dataset) -> MixPart {
+    let name = dir.file_stem().map_or("data".into(), |name| name.to_string_lossy().into_owned());
+    MixPart { name, dataset, weight }
 }
 
 /// Run `other` in a thread of its own while `here` runs in this one.

@@ -122,6 +122,8 @@ pub struct StepContext<'a> {
     pub log: Option<Log>,
     /// The gradients of the next step are to be checked.
     pub check_gradients: bool,
+    /// If the round fails, nothing but the logs has changed since the last one: it may be saved.
+    pub save_on_error: bool,
     /// Hears of every step.
     pub callback: &'a mut dyn TrainerCallback,
     /// What is worth a word in the first steps.

@@ -42,10 +42,10 @@ pub enum TrainOutcome {
 }
 
 /// The algorithm that `train.method` names.
-fn algorithm(method: Method) -> &'static dyn Algorithm {
+fn algorithm(method: Method) -> Box<dyn Algorithm> {
     match method {
-        Method::Sft => &Sft,
-        Method::Rft => &Grpo,
+        Method::Sft => Box::new(Sft),
+        Method::Rft => Box::new(Grpo::default()),
     }
 }
 
@@ -140,9 +140,20 @@ pub fn train(
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
         let signs = EarlySigns::default();
-        let ctx =
-            StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, signs, callback };
-        Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
+        let ctx = StepContext {
+            job,
+            optimizer,
+            sampler,
+            prefetcher,
+            state,
+            total,
+            log,
+            check_gradients,
+            signs,
+            save_on_error: false,
+            callback,
+        };
+        Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(&*algorithm, resume.is_none())
     })
 }
 
@@ -179,7 +190,12 @@ impl Trainer<'_> {
                 return Ok(self.stopped());
             }
             let before = self.ctx.state.step;
-            algorithm.round(&mut self.ctx)?;
+            if let Err(error) = algorithm.round(&mut self.ctx) {
+                if self.ctx.save_on_error && before == self.ctx.state.step {
+                    self.save()?;
+                }
+                return Err(error);
+            }
             let ctx = &mut self.ctx;
             ctx.state.round += 1;
             (ctx.state.cursor, ctx.state.replay_cursor) = (ctx.sampler.cursor(), ctx.sampler.replay_cursor());

@@ -93,7 +93,14 @@ fn the_estimate_is_right_on_average_and_steadier_than_monte_carlo() {
         (0..PROMPTS as u32).map(|k| Arc::new(Prompt { ids: vec![k], images: Vec::new() })).collect();
     let mut plain = Vec::new();
     for seed in 0..400 {
-        let sampling = SamplingParams { max_new_tokens: 5, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 1000 + seed };
+        let sampling = SamplingParams {
+            max_new_tokens: 5,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            stop: Vec::new(),
+            seed: 1000 + seed,
+        };
         let responses = base.generate(&prompts, 1, &sampling, &[0], &[]).unwrap();
         let batch: Vec<Sequence> = prompts
             .iter()

@@ -226,7 +226,8 @@ fn greedy_decoding_follows_the_logits_of_the_training_path() {
 fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
     let case = Case::open("two_images_untied");
     let prompts = prompts(&case);
-    let sampling = SamplingParams { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, seed: 5 };
+    let sampling =
+        SamplingParams { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, stop: Vec::new(), seed: 5 };
     let eos: Vec<u32> = (0..20).collect();
     let [fused, composed] = models(&case);
     let together = fused.generate(&prompts, 5, &sampling, &eos, &[]).unwrap();
@@ -261,7 +262,8 @@ fn more_samples_than_slots_are_all_decoded() {
     let model = jigsaw::model::load(&case.dir, &common::device()).unwrap();
     let prompts: Vec<Arc<Prompt>> =
         (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
-    let sampling = SamplingParams { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };
+    let sampling =
+        SamplingParams { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, stop: Vec::new(), seed: 2 };
     let eos: Vec<u32> = (0..40).collect();
     let many = model.generate(&prompts, 8, &sampling, &eos, &[]).unwrap();
     let few = model.generate(&prompts[..3], 8, &sampling, &eos, &[]).unwrap();

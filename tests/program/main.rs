@@ -19,6 +19,7 @@ mod hostile;
 mod hub;
 mod kills;
 mod large_numbers;
+mod maths;
 mod messages;
 mod mistakes;
 mod other_tools;

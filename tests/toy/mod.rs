@@ -10,7 +10,9 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
-use jigsaw::model::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{
+    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenStats,
+};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
 use jigsaw::tasks::{Score, Task};
@@ -190,7 +192,7 @@ impl LanguageModel for Toy {
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &SamplingParams,
-        eos: &[u32],
+        end: ResponseEnd<'_>,
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
         let (table, bias) = (self.values(0), self.values(1));
@@ -213,7 +215,7 @@ impl LanguageModel for Toy {
                 };
                 ids.push(token as u32);
                 logprobs.push(lp[token]);
-                if eos.contains(&(token as u32)) {
+                if end.eos.contains(&(token as u32)) {
                     finished = true;
                     break;
                 }

@@ -2,7 +2,7 @@
 //!
 //! | field | becomes |
 //! |---|---|
-//! | `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output` | the turns (`turns.rs`); the last one, if it is the assistant's, is the reference response |
+//! | `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output`, `question` | the turns (`turns.rs`); the last one, if it is the assistant's, is the reference response |
 //! | `system` | a system turn before them |
 //! | `images`, `image` | the images of the `<image>` placeholders, in order; before the first text of the user if there are none |
 //! | `task`, `meta` | as in our own datasets; without `task`, the scorer is `exact` |

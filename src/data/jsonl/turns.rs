@@ -5,6 +5,7 @@
 //! | `messages` (`role`, `content`), `conversations` (`from`, `value`) | LLaMA-Factory, ms-swift, TRL, LLaVA |
 //! | `instruction`, `input`, `output`, `history` | Alpaca |
 //! | `prompt`, `completion`: each a text or a list of turns | TRL |
+//! | `question` or `problem`: the prompt alone; its answer is in a field of its own (`line.rs`) | GSM8K, MATH |
 //!
 //! The content of a turn is a text with `<image>` placeholders, or a list of parts (`{"type": "text", "text": ...}`, `{"type": "image"}`).
 
@@ -13,6 +14,8 @@ use crate::data::{IMAGE_PLACEHOLDER, Message};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
+/// Fields that hold a question.
+const QUESTIONS: [&str; 2] = ["question", "problem"];
 /// Fields that set the loss weight of a turn.
 const LOSS_WEIGHT_FIELDS: [&str; 5] = ["loss", "train", "weight", "loss_scale", "loss_weight"];
 /// Fields of a turn that hold tool calls.
@@ -90,10 +93,16 @@ fn turns(object: &Object) -> Result<Vec<Turn<'_>>, String> {
         }
         return Ok(turns);
     }
+    if let Some((field, question)) = QUESTIONS.into_iter().find_map(|field| Some((field, non_null(object, field)?))) {
+        return match question {
+            Value::String(text) => Ok(vec![text_turn(field, text, "user")]),
+            _ => Err(format!("field `{field}` is not a string")),
+        };
+    }
     let named: Vec<&str> = object.keys().map(String::as_str).collect();
     Err(format!(
         "has neither `messages` (role, content) nor `conversations` (from, value), nor `prompt` and `completion`, nor `instruction` and \
-         `output`; its fields: {}",
+         `output`, nor `question`; its fields: {}",
         named.join(", ")
     ))
 }

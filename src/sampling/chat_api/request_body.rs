@@ -43,6 +43,9 @@ pub(super) fn body(
     if sampling.top_k > 0 {
         body["top_k"] = json!(sampling.top_k);
     }
+    if !sampling.stop.is_empty() {
+        body["stop"] = json!(sampling.stop);
+    }
     serde_json::to_vec(&body).map_err(|e| Error::failed(format!("cannot write a request: {e}")))
 }
 

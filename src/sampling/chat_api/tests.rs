@@ -119,7 +119,7 @@ impl Task for Two {
 }
 
 fn sampling() -> SamplingParams {
-    SamplingParams { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
+    SamplingParams { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, stop: Vec::new(), seed: 4 }
 }
 
 fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<CachedResponse>>> {

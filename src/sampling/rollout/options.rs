@@ -42,6 +42,8 @@ pub struct RolloutOptions {
     pub top_p: Option<f32>,
     /// Only the k likeliest tokens; 0 (off) when not given.
     pub top_k: Option<usize>,
+    /// Texts that end a response.
+    pub stop: Vec<String>,
     /// Longest response in tokens.
     pub max_new_tokens: Option<usize>,
     /// Prompts answered at a time.
@@ -71,6 +73,7 @@ impl Default for RolloutOptions {
             temperature: None,
             top_p: None,
             top_k: None,
+            stop: Vec::new(),
             max_new_tokens: None,
             batch_size: BATCH_SIZE,
             keep: None,
@@ -104,6 +107,7 @@ impl RolloutOptions {
                 ("--top-p", self.top_p.is_some()),
                 ("--top-k", self.top_k.is_some()),
                 ("--max-new-tokens", self.max_new_tokens.is_some()),
+                ("--stop", !self.stop.is_empty()),
             ] {
                 if given {
                     return bad(flag, "has no effect with --teacher scripted, which samples no tokens");
@@ -121,6 +125,7 @@ impl RolloutOptions {
                 temperature: self.temperature.unwrap_or(TEMPERATURE),
                 top_p: self.top_p.unwrap_or(1.0),
                 top_k: self.top_k.unwrap_or(0),
+                stop: self.stop,
                 seed: self.seed,
             },
             selection: RolloutSelection {

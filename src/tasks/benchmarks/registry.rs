@@ -60,6 +60,9 @@ const TOKENS: Option<(usize, usize)> = Some((1280 * 28 * 28, 16384 * 28 * 28));
 
 const SHORT_ASK: &str = "\nAnswer the question using a single word or phrase.";
 
+/// Of Qwen2.5-Math and of lighteval's MATH.
+const MATHS_ASK: &str = "\nPlease reason step by step, and put your final answer within \\boxed{}.";
+
 const SHORT: Benchmark = Benchmark {
     name: "exact",
     aliases: &[],
@@ -99,7 +102,7 @@ const BOX: Benchmark = Benchmark {
 };
 
 /// A benchmark for each scorer, for files that are not known by name.
-static BY_SCORER: [Benchmark; 10] = [
+static BY_SCORER: [Benchmark; 11] = [
     CHOICE,
     YES_NO,
     SHORT,
@@ -114,6 +117,7 @@ static BY_SCORER: [Benchmark; 10] = [
         max_new_tokens: 128,
         ..SHORT
     },
+    Benchmark { name: "maths", scorer: "maths", ask: MATHS_ASK, max_new_tokens: 1024, ..SHORT },
     BOX,
     Benchmark { name: "iou-xywh", corners: Some(Corners::Xywh), ..BOX },
 ];

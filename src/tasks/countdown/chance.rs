@@ -1,8 +1,8 @@
 //! The chance level of a countdown puzzle, by counting every expression.
 
 use super::expression::Operator;
-use super::rational::Rational;
 use crate::tasks::chance::Chance;
+use crate::tasks::rational::Rational;
 use std::collections::HashMap;
 
 /// Most numbers for which the expressions are counted: 430,080 of them. With one number more there are 31 million.

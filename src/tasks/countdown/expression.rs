@@ -5,7 +5,7 @@
 //! - A number is ASCII digits without leading zeros. There is no sign in front of a number or bracket, no power (`**`), no whole
 //!   division (`//`), no `=` and nothing else.
 
-use super::rational::Rational;
+use crate::tasks::rational::Rational;
 use std::fmt;
 
 /// `+`, `-`, `*` or `/`.

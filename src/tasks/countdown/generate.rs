@@ -6,122 +6,61 @@
 use super::puzzle::CountdownPuzzle;
 use super::question::{NAME, question};
 use super::settings::CountdownSettings;
-use crate::data::{DatasetWriter, Digest, Manifest, Message, Record};
-use crate::tasks::generator::{Generator, SourcePool, SplitWriter, make_split, write_records};
+use crate::data::Manifest;
 use crate::tasks::response::respond;
-use crate::tasks::split::SPLITS;
+use crate::tasks::text_dataset::{TextDataset, TextExample};
 use crate::{Error, Result};
-use serde_json::json;
-use std::collections::HashSet;
-use std::convert::Infallible;
+use serde_json::{Map, json};
 use std::path::Path;
 
-/// After so many draws without a puzzle that is new and of use, there are no more.
-const MAX_MISSES: usize = 200_000;
-
-/// Make the dataset in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_example` is called for each puzzle made, from any thread.
-/// An interrupted call leaves a directory without a manifest, which no reader accepts.
+/// Make the dataset in `out` (see [`TextDataset::generate`]).
 ///
 /// # Errors
-/// Input errors: see [`CountdownSettings::check`]; fewer different puzzles than asked for; an output directory that holds something else.
-pub fn generate(
-    settings: &CountdownSettings,
-    out: &Path,
-    overwrite: bool,
-    on_example: &(dyn Fn() + Sync),
-) -> Result<Manifest> {
+/// As there; see also [`CountdownSettings::check`].
+pub fn generate(settings: &CountdownSettings, out: &Path, overwrite: bool, on_example: &dyn Fn()) -> Result<Manifest> {
     settings.check()?;
-    let wanted = settings.split.apportion(settings.count)?;
-    let puzzles = draw(settings, &wanted)?;
-    let mut about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
-    about["task"] = json!(NAME);
-    let mut writer = DatasetWriter::create(out, overwrite)?;
-    writer.expect_settings(&about)?;
-    let generator = CountdownGenerator { settings };
-    for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
-        writer.create_split(split, false)?;
-        let output = SplitWriter { split, writer: &writer, on_example };
-        let pool = SourcePool { slots: (0..wanted[side]).collect(), sources: &puzzles[side] };
-        let made = make_split(&generator, &output, vec![pool], &mut |_| Ok(()))?;
-        write_records(&generator, &mut writer, split, &made.unwrap_or_default())?;
-    }
-    writer.finish(Manifest { settings: about, ..Manifest::default() })
+    let draw = |number| draw(settings, number);
+    dataset(settings, &draw)?.generate(out, overwrite, on_example)
 }
 
-/// Different puzzles for each split.
-fn draw(settings: &CountdownSettings, wanted: &[usize; 3]) -> Result<[Vec<CountdownPuzzle>; 3]> {
-    let mut puzzles: [Vec<CountdownPuzzle>; 3] = Default::default();
-    let (mut seen, mut misses) = (HashSet::new(), 0);
-    for number in 0.. {
-        if (0..SPLITS.len()).all(|side| puzzles[side].len() == wanted[side]) {
-            break;
-        }
-        if misses == MAX_MISSES {
-            let found: usize = puzzles.iter().map(Vec::len).sum();
-            return Err(Error::input(format!(
-                "count {}: only {found} different puzzles were found for these splits; ask for fewer, or allow more with --numbers, \
-                 --max-number or --max-target",
-                settings.count
-            )));
-        }
-        misses += 1;
-        let Some(puzzle) = CountdownPuzzle::draw(settings, number) else { continue };
-        let hash = puzzle.hash();
-        let side = settings.split.side(&hash);
-        if puzzles[side].len() < wanted[side] && seen.insert(hash) {
-            puzzles[side].push(puzzle);
-            misses = 0;
-        }
-    }
-    Ok(puzzles)
+fn dataset<'a>(settings: &CountdownSettings, draw: &'a dyn Fn(u64) -> Option<TextExample>) -> Result<TextDataset<'a>> {
+    Ok(TextDataset {
+        task: NAME,
+        count: settings.count,
+        split: settings.split,
+        seed: settings.seed,
+        settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
+        widen: "--numbers, --max-number or --max-target",
+        draw,
+    })
 }
 
-struct CountdownGenerator<'a> {
-    settings: &'a CountdownSettings,
-}
-
-impl Generator for CountdownGenerator<'_> {
-    type Source = CountdownPuzzle;
-    type Example = ();
-    type Refusal = Infallible;
-
-    fn make(
-        &self,
-        split: &SplitWriter<'_>,
-        _: &CountdownPuzzle,
-        slots: &[(usize, u64)],
-    ) -> Result<std::result::Result<Vec<()>, Infallible>> {
-        Ok(Ok(slots.iter().map(|_| (split.on_example)()).collect()))
-    }
-
-    fn records(&self, split: &str, slot: usize, puzzle: &CountdownPuzzle, (): &()) -> Vec<(Record, Vec<Digest>)> {
-        let CountdownPuzzle { numbers, target, solution, steps } = puzzle;
-        let style = self.settings.style;
-        let message = |role: &str, content: String| Message { role: role.into(), content };
-        let meta = json!({"numbers": numbers, "target": target, "style": style});
-        let record = Record {
-            file_name: String::new(),
-            id: format!("{split}-{slot:06}"),
-            task: NAME.into(),
-            messages: vec![
-                message("user", question(numbers, *target, style)),
-                message("assistant", respond(style, steps, solution)),
-            ],
-            images: Vec::new(),
-            answer: solution.clone(),
-            source: "synthetic".into(),
-            seed: self.settings.seed,
-            meta: meta.as_object().cloned().unwrap_or_default(),
-        };
-        vec![(record, Vec::new())]
-    }
+fn draw(settings: &CountdownSettings, number: u64) -> Option<TextExample> {
+    let puzzle = CountdownPuzzle::draw(settings, number)?;
+    let (key, hash) = puzzle.key();
+    let CountdownPuzzle { numbers, target, solution, steps } = puzzle;
+    let style = settings.style;
+    Some(TextExample {
+        key,
+        hash,
+        question: question(&numbers, target, style),
+        response: respond(style, &steps, &solution),
+        answer: solution,
+        meta: Map::from_iter([
+            ("numbers".to_string(), json!(numbers)),
+            ("target".to_string(), json!(target)),
+            ("style".to_string(), json!(style)),
+        ]),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::Dataset;
+    use crate::tasks::split::SPLITS;
     use crate::tasks::{self, Style};
+    use std::collections::HashSet;
     use std::fs;
 
     fn settings() -> CountdownSettings {
@@ -167,10 +106,10 @@ mod tests {
     #[test]
     fn no_training_puzzle_of_one_seed_is_a_test_puzzle_of_another() {
         let settings = CountdownSettings { count: 400, ..settings() };
-        let wanted = settings.split.apportion(settings.count).unwrap();
         let hashes = |seed, side: usize| -> HashSet<[u8; 32]> {
-            let puzzles = draw(&CountdownSettings { seed, ..settings.clone() }, &wanted).unwrap();
-            puzzles[side].iter().map(CountdownPuzzle::hash).collect()
+            let settings = CountdownSettings { seed, ..settings.clone() };
+            let examples = dataset(&settings, &|number| draw(&settings, number)).unwrap().examples().unwrap();
+            examples[side].iter().map(|example| example.hash).collect()
         };
         assert!(hashes(1, 0).is_disjoint(&hashes(2, 2)));
     }

@@ -6,7 +6,6 @@ mod expression;
 mod generate;
 mod puzzle;
 mod question;
-mod rational;
 mod scorer;
 mod settings;
 

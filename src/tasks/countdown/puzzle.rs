@@ -1,9 +1,9 @@
 //! A countdown puzzle that has a solution, drawn at random together with it.
 
 use super::expression::Operator;
-use super::rational::Rational;
 use super::settings::CountdownSettings;
 use crate::rng::{self, Rng};
+use crate::tasks::rational::Rational;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use sha2::{Digest as _, Sha256};
@@ -50,10 +50,12 @@ impl CountdownPuzzle {
     }
 
     /// What makes it another puzzle than others: the target, and the numbers in any order. Its SHA-256 decides the split.
-    pub fn hash(&self) -> [u8; 32] {
+    pub fn key(&self) -> (String, [u8; 32]) {
         let mut numbers = self.numbers.clone();
         numbers.sort_unstable();
-        Sha256::digest(format!("{numbers:?} {}", self.target)).into()
+        let key = format!("{numbers:?} {}", self.target);
+        let hash = Sha256::digest(&key).into();
+        (key, hash)
     }
 }
 

@@ -84,8 +84,8 @@ impl Default for CountdownSettings {
     fn default() -> CountdownSettings {
         CountdownSettings {
             numbers: NumberCount { min: 3, max: 4 },
-            max_number: CountdownSettings::MAX_NUMBER,
-            max_target: CountdownSettings::MAX_TARGET,
+            max_number: 99,
+            max_target: 100,
             count: 2000,
             style: Style::Direct,
             seed: 7,
@@ -95,11 +95,6 @@ impl Default for CountdownSettings {
 }
 
 impl CountdownSettings {
-    /// Default of `max_number`.
-    pub const MAX_NUMBER: u32 = 99;
-    /// Default of `max_target`.
-    pub const MAX_TARGET: u32 = 100;
-
     /// Refuse what no puzzle can be made of, before any work.
     ///
     /// # Errors

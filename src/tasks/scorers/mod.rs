@@ -17,6 +17,7 @@ mod gold;
 mod iou;
 mod letters;
 mod list;
+mod maths;
 mod negation;
 mod relaxed;
 mod response_scorer;
@@ -32,6 +33,7 @@ pub use containment::Containment;
 pub use exact::Exact;
 pub use iou::{CoordinateSpace, Iou, NAME as BOX};
 pub use list::List;
+pub use maths::Maths;
 pub use relaxed::Relaxed;
 pub use response_scorer::ResponseScorer;
 pub use vqa::Vqa;
@@ -41,7 +43,8 @@ use crate::data::Record;
 use crate::{Error, Result};
 
 /// Names of the answer scorers, as a record's `task` gives them.
-pub const NAMES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
+pub const NAMES: [&str; 10] =
+    ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list", "maths"];
 
 /// What the partial credit of the scorer of this name counts, in words; `None` where an answer is right or wrong and nothing between.
 pub fn partial_credit_label(scorer: &str) -> Option<&'static str> {
@@ -66,6 +69,7 @@ pub fn answer_scorer(record: &Record) -> Result<Box<dyn AnswerScorer>> {
         choice::NAME => Box::new(Choice::from_record(record)?),
         exact::NAME => Box::new(Exact::from_record(record)?),
         list::NAME => Box::new(List::from_record(record)?),
+        maths::NAME => Box::new(Maths::from_record(record)?),
         other => {
             return Err(Error::input(format!(
                 "field `task`: no scorer is named `{other}`; known: {}",

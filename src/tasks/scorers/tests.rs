@@ -204,6 +204,8 @@ fn questions() -> Vec<Record> {
         ("choice", "B", json!({"options": ["1", "12", "yes"], "style": "direct"})),
         ("exact", "2.5", json!({"answers": ["2.5", "dark red"]})),
         ("list", "red, 2, no", json!({})),
+        ("maths", "\\frac{1}{2}", json!({})),
+        ("maths", "(2, 50\\%)", json!({"style": "direct", "chance": 0.1})),
     ]
     .into_iter()
     .map(|(task, answer, meta)| record(task, answer, &meta))
@@ -389,6 +391,30 @@ fn every_scorer_has_its_name_and_a_version() {
     }
 }
 
+/// A response with what math-verify says of it (`record_maths.py`).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BesideMathVerify {
+    answer: String,
+    response: String,
+    math_verify: u8,
+    value: u8,
+    why: Option<String>,
+}
+
+#[test]
+fn maths_agrees_with_math_verify_but_for_what_the_documentation_lists() {
+    let cases: Vec<BesideMathVerify> = fixture("math_verify.json");
+    assert!(cases.len() >= 300);
+    let docs = include_str!("../../../docs/scorers.md");
+    for case in &cases {
+        let score = scorer(&record("maths", &case.answer, &json!({}))).unwrap().score(&case.response);
+        assert_eq!(score.value, f64::from(case.value), "{case:?}");
+        assert_eq!(case.why.is_some(), case.value != case.math_verify, "{case:?}");
+        assert!(case.why.as_ref().is_none_or(|why| docs.contains(why.as_str())), "docs/scorers.md: {case:?}");
+    }
+}
+
 #[test]
 fn a_record_that_cannot_be_scored_is_refused_by_its_field() {
     for (task, answer, meta, message) in [
@@ -410,6 +436,8 @@ fn a_record_that_cannot_be_scored_is_refused_by_its_field() {
         ("choice", "C", json!({"options": ["x", "y"]}), "`C` is no letter of 2 options"),
         ("choice", "A", json!({"options": []}), "`A` is no letter of 0 options"),
         ("list", "a,,b", json!({}), "`a,,b` has a blank part"),
+        ("maths", " ", json!({}), "`answer` is blank"),
+        ("maths", "1", json!({"chance": "high"}), "`meta.chance`: "),
         ("exact", "x", json!({"style": "loud"}), "not `loud`"),
         ("sudoku", "x", json!({}), "no scorer is named `sudoku`; known: jigsaw, jigsaw-pair, countdown, iou"),
     ] {

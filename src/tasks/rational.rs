@@ -14,6 +14,26 @@ impl Rational {
         Rational { numerator: i128::from(n), denominator: 1 }
     }
 
+    /// `numerator / denominator`; `None` if that is zero.
+    pub fn new(numerator: i128, denominator: i128) -> Option<Rational> {
+        reduced(numerator, denominator)
+    }
+
+    /// Is it a whole number?
+    pub fn is_whole(self) -> bool {
+        self.denominator == 1
+    }
+
+    /// The whole number, if it is one.
+    pub fn to_i128(self) -> Option<i128> {
+        self.is_whole().then_some(self.numerator)
+    }
+
+    /// The nearest number of 64 bits.
+    pub fn to_f64(self) -> f64 {
+        self.numerator as f64 / self.denominator as f64
+    }
+
     /// The number, if it is whole and fits.
     pub fn to_whole(self) -> Option<u32> {
         u32::try_from(self.numerator).ok().filter(|_| self.denominator == 1)
@@ -44,6 +64,16 @@ impl Rational {
     /// `self / other`.
     pub fn div(self, other: Rational) -> Option<Rational> {
         reduced(self.numerator.checked_mul(other.denominator)?, self.denominator.checked_mul(other.numerator)?)
+    }
+}
+
+impl std::fmt::Display for Rational {
+    /// `3/4`; without a denominator of 1.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.denominator {
+            1 => write!(f, "{}", self.numerator),
+            denominator => write!(f, "{}/{denominator}", self.numerator),
+        }
     }
 }
 

@@ -307,8 +307,12 @@ impl TrainerCallback for TrainProgress {
         let parts = partial_credit
             .map(|label| format!("{label} {:.1} %, ", percent("eval/partial_credit")))
             .unwrap_or_default();
+        let number = |name: &str, label: &str| {
+            metrics.get(name).map(|value| format!(", {label} {value:.4}")).unwrap_or_default()
+        };
+        let criterion = number("eval/loss", "loss") + &number("eval/reward", "reward");
         self.line(&format!(
-            "{place}: validation {:.1} % right (95 % interval {:.1} to {:.1}), {parts}{:.1} % format failures",
+            "{place}: validation {:.1} % right (95 % interval {:.1} to {:.1}), {parts}{:.1} % format failures{criterion}",
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),

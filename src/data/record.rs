@@ -40,7 +40,7 @@ pub struct Record {
     pub images: Vec<String>,
     /// Gold answer, as the task's scorer reads it (for a jigsaw: `3 1 2 ...`).
     pub answer: String,
-    /// Source image (path relative to the images folder).
+    /// Source image (path relative to the images folder); [`Record::SYNTHETIC`] of what a program has made up.
     pub source: String,
     /// Seed the example was made from.
     pub seed: u64,
@@ -50,12 +50,20 @@ pub struct Record {
 }
 
 impl Record {
+    /// The source of an example that has none: a program has made it up, and each is independent of the others.
+    pub const SYNTHETIC: &str = "synthetic";
+
     /// The turns before the reference response.
     pub fn prompt(&self) -> &[Message] {
         match self.messages.split_last() {
             Some((last, prompt)) if last.role == "assistant" => prompt,
             _ => &self.messages,
         }
+    }
+
+    /// The source image, which examples may share; `None` of one that was made up.
+    pub fn shared_source(&self) -> Option<&str> {
+        Some(self.source.as_str()).filter(|source| !source.is_empty() && *source != Record::SYNTHETIC)
     }
 
     /// The reference response, if the record has one.

@@ -7,7 +7,7 @@
 use crate::Result;
 use crate::eval::{GoldAnswer, PromptDivergence};
 use crate::io::jsonl;
-use crate::stats::{ClusterTotal, Interval, clustered_mean, nan_if_null};
+use crate::stats::{ClusterTotal, Interval, Stratum, clustered_mean, nan_if_null};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,6 +115,14 @@ pub(super) fn gold_changes(items: &[GoldItem]) -> Vec<GoldChange> {
     all.into_iter().chain(families.iter().filter(|_| families.len() > 1).map(of_family)).collect()
 }
 
+/// What each group of questions contributes to the mean change per response, and to that of the text between the answer tags, for means over
+/// several training runs.
+pub fn gold_by_group(items: &[GoldItem]) -> [Vec<Stratum>; 2] {
+    let all: Vec<&GoldItem> = items.iter().collect();
+    let of = |value: fn(&GoldItem) -> f64| vec![Stratum::unbounded(&by_group(&all, value, |_| 1.0))];
+    [of(|item| item.tuned - item.base), of(|item| item.answer_tuned - item.answer_base)]
+}
+
 fn change(name: &str, items: &[&GoldItem]) -> GoldChange {
     let mean = |of: fn(&GoldItem) -> (f64, f64), weight: fn(&GoldItem) -> f64| {
         let side = |pick: fn((f64, f64)) -> f64| clustered(items, |item| pick(of(item)), weight);
@@ -134,17 +142,23 @@ fn change(name: &str, items: &[&GoldItem]) -> GoldChange {
 }
 
 fn clustered(items: &[&GoldItem], value: impl Fn(&GoldItem) -> f64, weight: fn(&GoldItem) -> f64) -> Interval {
+    clustered_mean(&by_group(items, value, weight)).mean
+}
+
+/// Sums of each group, in the order of their names.
+fn by_group(items: &[&GoldItem], value: impl Fn(&GoldItem) -> f64, weight: fn(&GoldItem) -> f64) -> Vec<ClusterTotal> {
     let mut groups: BTreeMap<&str, ClusterTotal> = BTreeMap::new();
     for item in items {
         let total = groups.entry(&item.group).or_default();
         *total = (total.0 + value(item), total.1 + weight(item));
     }
-    clustered_mean(&groups.into_values().collect::<Vec<_>>()).mean
+    groups.into_values().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::mean_of_strata;
 
     fn item(id: &str, family: &str, group: &str, tokens: usize, (base, tuned): (f64, f64)) -> GoldItem {
         GoldItem {
@@ -196,6 +210,12 @@ mod tests {
         // One group has no spread: its interval is infinite. Of two, the interval is wide.
         assert_eq!(found[1].per_answer.change.low, f64::NEG_INFINITY);
         assert!(all.per_answer.change.low < -2.0 && all.per_answer.change.low.is_finite());
+        // The contributions of the groups have the mean and, within the rounding of t, the interval of the clustered mean.
+        let [per_answer, text] = gold_by_group(&items);
+        for (strata, expected) in [(per_answer, all.per_answer.change), (text, all.answer_text.change)] {
+            let got = mean_of_strata(&strata).mean;
+            assert!((got.value - expected.value).abs() < 1e-12 && (got.low - expected.low).abs() < 1e-9, "{got:?}");
+        }
         assert!(gold_changes(&[]).is_empty());
         assert_eq!(gold_changes(&items[2..]).len(), 1, "a single family is all");
     }

@@ -83,10 +83,10 @@ impl ExampleLabel {
         (0..examples.min(task.len()))
             .map(|i| {
                 let record = task.example(i)?;
-                let source = Some(&record.source).filter(|s| !s.is_empty());
+                let source = record.shared_source().map(String::from);
                 Ok(ExampleLabel {
                     category: record.meta.get("category").and_then(text),
-                    group: record.meta.get("group").and_then(text).or_else(|| source.cloned()),
+                    group: record.meta.get("group").and_then(text).or(source),
                     shares: Vec::new(),
                     chance: task.chance(i).map(|chance| chance.accuracy),
                 })

@@ -27,6 +27,21 @@ impl BenchmarkChange {
 }
 
 impl TunedResult {
+    /// What each question contributes to the mean change over all benchmarks from `before` to this model, both compared with one base. `None` if
+    /// they did not answer the same questions, or these are not recorded.
+    pub fn change_since(&self, before: &TunedResult) -> Option<Vec<Stratum>> {
+        let mut later = self.clone();
+        for one in &mut later.benchmarks {
+            let earlier = before.benchmarks.iter().find(|other| other.name == one.name && other.data == one.data)?;
+            if earlier.questions.len() != one.questions.len() {
+                return None;
+            }
+            one.questions.iter_mut().zip(&earlier.questions).for_each(|(own, other)| own.base = other.tuned);
+            one.all.method = IntervalMethod::Mean;
+        }
+        later.change_by_question(None)
+    }
+
     /// What each question contributes to the mean change of a family, or of all benchmarks. Benchmarks with a question in common are one stratum.
     /// `None` if a benchmark's questions are not recorded.
     pub fn change_by_question(&self, family: Option<&str>) -> Option<Vec<Stratum>> {
@@ -104,6 +119,14 @@ mod tests {
         near(got.value, all.value);
         near(got.low, all.low);
         near(got.high, all.high);
+        // From a model that is not the base: of the first benchmark 9 lost and 3 gained, from 4 lost.
+        let before = tuned(vec![
+            of("a-direct", "a", &paired_scores(100, 80, 4, 0)),
+            of("a-think", "a", &paired_scores(100, 90, 4, 0)),
+            of("b", "b", &values),
+        ]);
+        near(mean_of_strata(&read.change_since(&before).unwrap()).mean.value, -0.02 / 3.0);
+        assert!(read.change_since(&tuned(vec![of("b", "b", &values)])).is_none());
         assert!(read.change_by_question(Some("ocr")).is_none());
         near(mean_of_strata(&read.benchmarks[2].score_by_question().unwrap()).mean.value, 0.74);
     }

@@ -7,10 +7,10 @@ use super::overlap::joint_clusters;
 use super::pairing::{ExampleLabel, PairedOutcomes};
 use super::question_score::{self, QuestionScore};
 use super::transitions::Transitions;
-use crate::eval::{Divergence, PromptRole};
+use crate::eval::Divergence;
 use crate::io::files;
 use crate::model::weight_diff::PartDiff;
-use crate::stats::{Interval, RESAMPLES, holm, mean_of_intervals, nan_if_null};
+use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
 use crate::tasks::scorers::Number;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -343,21 +343,6 @@ fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
 }
 
 impl TunedResult {
-    /// KL(base || tuned) on the new task's prompts, in nats per token.
-    pub fn new_task_kl(&self) -> Option<Interval> {
-        self.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
-    }
-
-    /// KL(base || tuned) on prompts of prior knowledge, in nats per token: the mean over the held-out sets, or over the benchmarks if no set was
-    /// held out.
-    pub fn prior_kl(&self) -> Option<Interval> {
-        let of = |role: PromptRole| -> Vec<Interval> {
-            self.divergence.iter().filter(|d| d.role == role).map(|d| d.forward.per_token).collect()
-        };
-        let sets = [of(PromptRole::HeldOut), of(PromptRole::Benchmark)].into_iter().find(|sets| !sets.is_empty())?;
-        Some(mean_of_intervals(&sets))
-    }
-
     /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss. Without gold
     /// answers and change of weights.
     pub fn of(

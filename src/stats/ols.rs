@@ -15,13 +15,15 @@ pub struct Ols {
     pub r2: f64,
     /// Clusters.
     pub clusters: usize,
+    degrees: f64,
     covariance: Vec<Vec<f64>>,
 }
 
 /// A coefficient, or a linear combination of coefficients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coefficient {
-    /// Its value with Student's t interval on G - 1 degrees of freedom for G clusters; unknown ends are infinite.
+    /// Its value with Student's t interval on G - 1 degrees of freedom for G clusters, never more than observations less columns; unknown ends are
+    /// infinite.
     pub value: Interval,
     /// Two-sided p-value of 0; NaN where the error is unknown.
     pub p: f64,
@@ -66,14 +68,15 @@ impl Ols {
         let total: f64 = y.iter().map(|y| (y - mean).powi(2)).sum();
         let left: f64 = residuals.iter().map(|r| r * r).sum();
         let r2 = if total > 0.0 { 1.0 - left / total } else { f64::NAN };
-        Some(Ols { coefficients, r2, clusters: names.len(), covariance })
+        let degrees = (groups - 1.0).min(free);
+        Some(Ols { coefficients, r2, clusters: names.len(), degrees, covariance })
     }
 
     /// The sum of the coefficients, each times its weight.
     pub fn combination(&self, weights: &[f64]) -> Coefficient {
         let value = dot(&self.coefficients, weights);
         let error = self.covariance.iter().zip(weights).map(|(row, w)| w * dot(row, weights)).sum::<f64>().sqrt();
-        let degrees = self.clusters as f64 - 1.0;
+        let degrees = self.degrees;
         if !error.is_finite() || degrees < 1.0 {
             let value = Interval { value, low: f64::NEG_INFINITY, high: f64::INFINITY };
             return Coefficient { value, p: f64::NAN };
@@ -172,6 +175,17 @@ mod tests {
             for (got, name) in [(got.value.value, "last"), (got.value.low, "last_low"), (got.value.high, "last_high")] {
                 fixture::close(got, fixture::number(&case, name), name);
             }
+        }
+    }
+
+    #[test]
+    fn observations_that_are_their_own_clusters_have_the_robust_interval_of_statsmodels() {
+        // sm.OLS([1, 2, 2, 4, 7], sm.add_constant(range(5))).fit(cov_type="HC1", use_t=True): t on 3 degrees of freedom.
+        let rows: Vec<Vec<f64>> = (0..5).map(|x| vec![1.0, f64::from(x)]).collect();
+        let slope = Ols::fit(&rows, &[1.0, 2.0, 2.0, 4.0, 7.0], &[0, 1, 2, 3, 4]).unwrap().coefficient(1);
+        let expected = [1.4, 0.407_131_155_033_377_3, 2.392_868_844_966_623, 0.020_645_065_588_073_1];
+        for (got, expected) in [slope.value.value, slope.value.low, slope.value.high, slope.p].iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
         }
     }
 

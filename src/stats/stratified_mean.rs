@@ -73,6 +73,13 @@ impl Stratum {
         Stratum { clusters: totals.iter().map(of).collect(), degrees: clusters - 1.0 }
     }
 
+    /// As [`Stratum::new`], of differences without bounds (nats): every one of them is seen, so no unseen loss or gain is added.
+    pub fn unbounded(totals: &[ClusterTotal]) -> Stratum {
+        let mut stratum = Stratum::new(totals, 1.0);
+        stratum.clusters.iter_mut().for_each(|cluster| cluster.size = 0.0);
+        stratum
+    }
+
     /// `clusters` clusters whose change is known to be 0.
     pub fn unchanged(clusters: usize) -> Stratum {
         Stratum { clusters: vec![Contribution::default(); clusters], degrees: f64::INFINITY }

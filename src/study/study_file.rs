@@ -415,6 +415,9 @@ impl Study {
             if recovery.examples.is_empty() || recovery.examples.contains(&0) {
                 return Err(self.error("recovery", "examples: give at least one number, each at least 1"));
             }
+            if recovery.regimes.as_ref().is_some_and(Vec::is_empty) {
+                return Err(self.error("recovery", "regimes = []: name at least one, or leave it out for all"));
+            }
         }
         let mut seen: Vec<&str> = vec!["base", "prior"];
         let named = |list: &'static str| move |name: &String| (list, name.clone());

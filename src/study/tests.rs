@@ -241,6 +241,8 @@ fn a_recovery_trains_the_model_of_each_run_and_compares_it_with_the_base() {
     for (set, said) in [
         ("recovery.examples=[]", "give at least one number"),
         ("recovery.examples=[10,10]", "given twice"),
+        ("recovery.regimes=[]", "name at least one"),
+        ("recovery.regimes=[\"sft\", \"nowhere\"]", "there is no [regimes.nowhere]"),
         ("recovery.data=nowhere", "no puzzles and no rollouts of this name"),
         ("recovery.regimes=[\"nowhere\"]", "there is no [regimes.nowhere]"),
         ("recovery.learning_rate=2.0", "train.learning_rate"),

@@ -80,9 +80,9 @@ fn groups(task: &dyn Task) -> Result<Vec<usize>> {
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let group = |i: usize| {
         let record = task.example(i)?;
-        let name = match (record.meta.get("group"), record.source.as_str(), task.image_digests(i)?.as_deref()) {
+        let name = match (record.meta.get("group"), record.shared_source(), task.image_digests(i)?.as_deref()) {
             (Some(group), ..) => format!("group {group}"),
-            (None, source, _) if !source.is_empty() => format!("source {source}"),
+            (None, Some(source), _) => format!("source {source}"),
             (None, _, Some([picture, ..])) => format!("picture {}", hex(picture)),
             _ => format!("question {i}"),
         };
@@ -109,6 +109,44 @@ fn paired_change(before: &[f64], now: &[f64], groups: &[usize]) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Record;
+    use crate::tasks::Score;
+    use std::borrow::Cow;
+
+    /// Questions of which only the source is known.
+    struct Sources(Vec<Record>);
+
+    impl Task for Sources {
+        fn name(&self) -> &str {
+            "sources"
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn example(&self, i: usize) -> Result<Cow<'_, Record>> {
+            Ok(Cow::Borrowed(&self.0[i]))
+        }
+        fn images(&self, _i: usize) -> Result<Vec<image::RgbImage>> {
+            Ok(Vec::new())
+        }
+        fn score(&self, _i: usize, _response: &str) -> Score {
+            unreachable!("nothing is answered")
+        }
+    }
+
+    #[test]
+    fn questions_about_one_photo_are_one_group_and_made_up_ones_each_their_own() {
+        let record = |source: &str| {
+            let value = serde_json::json!({
+                "id": "q", "task": "vqa", "messages": [], "answer": "a", "source": source, "seed": 1
+            });
+            serde_json::from_value::<Record>(value).unwrap()
+        };
+        let of = |sources: &[&str]| groups(&Sources(sources.iter().map(|source| record(source)).collect())).unwrap();
+        assert_eq!(of(&["synthetic", "fish.jpg", "synthetic", "fish.jpg", ""]), [0, 1, 2, 1, 3]);
+        // A single photo for all tells nothing apart.
+        assert_eq!(of(&["fish.jpg", "fish.jpg"]), [0, 1]);
+    }
 
     #[test]
     fn the_interval_is_tangos_of_independent_questions_and_wider_where_they_share_images() {

@@ -273,6 +273,13 @@ impl RunData {
                 dir.display()
             )));
         }
+        if most > train.len() {
+            return Err(Error::input(format!(
+                "train.max_examples = {most}: there are {} training examples in {}; give at most as many, or 0 for all",
+                train.len(),
+                dir.display()
+            )));
+        }
         if most > 0 {
             train = train.sampled(most, &mut rng::stream(request.config.train.seed, "training examples", &[]));
         }

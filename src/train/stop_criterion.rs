@@ -5,8 +5,12 @@ use super::metrics::Metrics;
 use crate::{Error, Result};
 
 /// The metrics of an evaluation during training that a criterion may name.
-pub(super) const MEASURES: [&str; 6] =
-    ["accuracy", "partial_credit", "format_failures", "unparsed", "truncated", "response_length"];
+pub(super) const MEASURES: [&str; 8] =
+    ["accuracy", "reward", "loss", "partial_credit", "format_failures", "unparsed", "truncated", "response_length"];
+/// The measure that is the mean reward of the responses.
+pub(super) const REWARD: &str = "reward";
+/// The measure that is the mean negative log-likelihood of the reference responses, in nats per token.
+pub(super) const LOSS: &str = "loss";
 
 /// `MEASURE >= VALUE` or `MEASURE <= VALUE`.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +89,9 @@ mod tests {
         assert_eq!([0.4, 0.5, 0.6].map(|a| reached.is_met(&evaluation(a))), [false, true, true]);
         let lost = StopCriterion::parse("eval/accuracy<=0.5").unwrap();
         assert_eq!([0.4, 0.5, 0.6, f64::NAN].map(|a| lost.is_met(&evaluation(a))), [true, true, false, false]);
+        for measure in [LOSS, REWARD] {
+            assert_eq!(StopCriterion::parse(&format!("{measure} <= 0.5")).unwrap().measure(), measure);
+        }
         assert!(!reached.is_met(&Metrics::default()));
         assert!(reached.is_better(0.6, 0.5) && !reached.is_better(0.5, 0.5) && lost.is_better(0.4, 0.5));
     }
@@ -99,7 +106,7 @@ mod tests {
             ("accuracy >= inf", "no number"),
         ] {
             let error = StopCriterion::parse(text).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("partial_credit"), "{error}");
+            assert!(error.contains(why) && error.contains("accuracy, reward, loss, partial_credit"), "{error}");
         }
     }
 }

@@ -315,6 +315,48 @@ fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
 }
 
 #[test]
+fn a_run_ends_at_a_loss_or_a_reward_on_validation_which_are_measured_only_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let long: &[&str] = &["eval.steps=2", "train.steps=60", "train.save_best=true"];
+    let of = |name: &str, criterion: &str| {
+        let run = dir.path().join(name);
+        go(&run, &config(&[SFT, long, &[&format!("train.stop_when={criterion}")]]), None).unwrap();
+        run
+    };
+    let measured = |run: &Path, name: &str| -> Vec<f64> {
+        curve(run).iter().filter_map(|line| line.get(name)?.as_f64()).collect()
+    };
+    let loss = of("loss", "loss <= 0.3");
+    let losses = measured(&loss, "eval/loss");
+    // Before the first step: the mean over the response tokens of all six puzzles, scored one by one.
+    let (toy, puzzles) = (Toy::load(None), Puzzles::new());
+    let scored = (0..toy::PROMPTS).flat_map(|i| {
+        let sequence = crate::tasks::reference_sequence(&puzzles, &Digits, i).unwrap();
+        crate::model::LanguageModel::score(&toy, &[sequence], 1.0).unwrap().logprobs
+    });
+    let scored: Vec<f64> = scored.map(f64::from).collect();
+    let expected = -scored.iter().sum::<f64>() / scored.len() as f64;
+    assert!((losses[0] - expected).abs() < 1e-6 && losses[0] > 0.8, "{losses:?} {expected}");
+    let (last, before) = losses.split_last().unwrap();
+    assert!(*last <= 0.3 && before.iter().all(|loss| *loss > 0.3), "{losses:?}");
+    let ended = finished(&loss);
+    assert!(ended.step < 60 && ended.criterion.unwrap().met);
+    let best = ended.best.unwrap().evaluation;
+    assert_eq!((best.measure.as_str(), best.value, best.step), ("loss", *last, ended.step));
+    // A right answer earns all three terms of the reward.
+    let reward = of("reward", "reward >= 2.9");
+    let (rewards, right) = (measured(&reward, "eval/reward"), measured(&reward, "eval/accuracy"));
+    assert!(finished(&reward).criterion.unwrap().met && rewards.last().is_some_and(|last| *last >= 2.9), "{rewards:?}");
+    assert!(rewards.iter().zip(&right).all(|(reward, right)| *reward >= 3.0 * right - 1e-9), "{rewards:?} {right:?}");
+    let accuracy = of("accuracy", "accuracy >= 0.9");
+    for (run, absent) in
+        [(&loss, "eval/reward"), (&reward, "eval/loss"), (&accuracy, "eval/loss"), (&accuracy, "eval/reward")]
+    {
+        assert!(measured(run, absent).is_empty(), "{absent}");
+    }
+}
+
+#[test]
 fn the_best_checkpoint_is_kept_and_named_however_often_the_run_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));

@@ -307,7 +307,7 @@ impl Trainer<'_> {
         let (job, step) = (ctx.job, ctx.state.step);
         let (mut metrics, mut samples, mut partial_credit) = (Metrics::default(), Vec::new(), None);
         if let Some(task) = job.validation.filter(|task| !task.is_empty()) {
-            (metrics, samples) = evaluate(job, task, step)?;
+            (metrics, samples) = evaluate(job, task, step, self.stop_when.as_ref())?;
             partial_credit = partial_credit_label(&scorer_names(task));
         }
         if let Some(task) = job.prior_eval {

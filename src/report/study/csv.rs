@@ -8,6 +8,7 @@ use super::load::{
 };
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
+use super::{outcomes, recovery};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;
@@ -58,7 +59,11 @@ fn of_study(out: &mut String, study: &StudyResults<'_>) {
 /// The effects of data, learning rate and method on the points lost.
 fn effects(out: &mut String, group: &ComparedRegimes<'_, '_>) {
     for effect in factorial(group).into_iter().flat_map(|found| found.effects) {
-        RowContext::of_study().row(out, "effect on points lost", &effect.name, effect.points.value, "");
+        for (clusters, found) in [("run", Some(effect.by_run)), ("seed", effect.by_seed)] {
+            let Some(found) = found else { continue };
+            let measure = format!("effect on points lost clustered by {clusters}");
+            RowContext::of_study().row(out, &measure, &effect.name, found.value, "");
+        }
     }
 }
 
@@ -115,9 +120,22 @@ fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &S
     for (measure, category, value) in study.evaluation(tuned).into_iter().flat_map(answered) {
         context.row(out, measure, category, value, &new_task);
     }
+    for outcome in outcomes::of_model(study, tuned) {
+        context.row(out, outcome.measure, &outcome.part, outcome.value.interval, "");
+    }
+    for one in recovery::of_run(study, run, tuned).iter().filter(|_| last) {
+        let measures = recovery_measures(one.examples);
+        context.row(out, &measures[0], ALL, one.change.interval, &all);
+        context.row(out, &measures[1], ALL, one.back.interval, &all);
+    }
     for family in &tuned.families {
         context.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
     }
+}
+
+/// Names of the change after so many prior examples, and of the part that came back.
+fn recovery_measures(examples: usize) -> [String; 2] {
+    [format!("change after {examples} prior examples"), format!("came back after {examples} prior examples")]
 }
 
 /// Partial credit, if there is any, and both by category of the examples: measure, category, value.
@@ -156,6 +174,14 @@ fn over(out: &mut String, study: &StudyResults<'_>, regime: &str, variant: &Regi
     row("format loss", ALL, variant.over(&FORMAT_LOSS), &all);
     row("KL new task", "", variant.over(&KL_NEW), &new_task);
     row("KL prior", ALL, variant.over(&KL_PRIOR), &all);
+    for (measure, part, over) in outcomes::over_seeds(study, variant) {
+        row(measure, &part, Some(over), "");
+    }
+    for (examples, change, back) in recovery::over_seeds(study, variant) {
+        let measures = recovery_measures(examples);
+        row(&measures[0], ALL, Some(change), &all);
+        row(&measures[1], ALL, Some(back), &all);
+    }
     for family in families(study) {
         let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
         let data = hashes(any, &members.unwrap_or_default());

@@ -11,8 +11,10 @@ use crate::stats::{Coefficient, Interval, Ols, effects};
 pub struct Effect {
     /// What has it.
     pub name: String,
-    /// In points, with its interval over seeds.
-    pub points: Coefficient,
+    /// In points, with the interval clustered by run.
+    pub by_run: Coefficient,
+    /// The same clustered by seed; `None` of one seed.
+    pub by_seed: Option<Coefficient>,
 }
 
 /// A fitted model.
@@ -54,7 +56,7 @@ impl Factor {
 }
 
 /// The model over the regimes that are compared with each other and have several learning rates each; `None` if there are fewer than two of
-/// them, or one seed. Data and method are factors of their own where they can be told apart; else each regime is a level.
+/// them, or no more runs than effects. Data and method are factors of their own where they can be told apart; else each regime is a level.
 pub fn factorial(group: &ComparedRegimes<'_, '_>) -> Option<Factorial> {
     let rates = |regime: &RegimeResults<'_>| {
         regime.variants.iter().filter(|one| one.learning_rate.is_some() && one.done().next().is_some()).count()
@@ -98,7 +100,7 @@ fn fit(
             rows.extend(lost.map(|(seed, lost)| Row { levels: levels.clone(), rate, seed: seed as usize, lost }));
         }
     }
-    if factors.iter().any(|factor| factor.levels.len() < 2) || rows.iter().all(|row| row.seed == rows[0].seed) {
+    if factors.iter().any(|factor| factor.levels.len() < 2) {
         return None;
     }
     let middle = rows.iter().map(|row| row.rate).sum::<f64>() / rows.len() as f64;
@@ -117,34 +119,37 @@ fn fit(
         [vec![1.0], main, vec![rate], slopes, product].concat()
     };
     let (lost, seeds): (Vec<f64>, Vec<usize>) = rows.iter().map(|row| (row.lost, row.seed)).unzip();
-    let model =
-        |crossed: bool| Ols::fit(&rows.iter().map(|row| design(row, crossed)).collect::<Vec<_>>(), &lost, &seeds);
+    let several_seeds = seeds.iter().any(|seed| *seed != seeds[0]);
+    let runs: Vec<usize> = (0..rows.len()).collect();
+    let model = |crossed: bool| {
+        let design: Vec<Vec<f64>> = rows.iter().map(|row| design(row, crossed)).collect();
+        let by_run = Ols::fit(&design, &lost, &runs).filter(|ols| ols.coefficients.len() < rows.len())?;
+        Some((by_run, Ols::fit(&design, &lost, &seeds).filter(|_| several_seeds)))
+    };
     let crossed = if factors.len() == 2 { model(true) } else { None };
     let has_product = crossed.is_some();
-    let ols = crossed.or_else(|| model(false))?;
+    let (ols, by_seed) = crossed.or_else(|| model(false))?;
     let columns = ols.coefficients.len();
-    let at = |start: usize, weights: &[f64]| {
+    let at = |name: String, start: usize, weights: &[f64]| {
         let mut all = vec![0.0; columns];
         all[start..start + weights.len()].copy_from_slice(weights);
-        ols.combination(&all)
+        let by_seed = by_seed.as_ref().map(|ols| ols.combination(&all));
+        Effect { name, by_run: ols.combination(&all), by_seed }
     };
     let width: usize = factors.iter().map(|factor| factor.levels.len() - 1).sum();
-    let mut all = vec![Effect { name: format!("mean at learning rate {:.1e}", middle.exp2()), points: at(0, &[1.0]) }];
+    let mut all = vec![at(format!("mean at learning rate {:.1e}", middle.exp2()), 0, &[1.0])];
     let per_level = |start: usize, suffix: &str, all: &mut Vec<Effect>| {
         let mut start = start;
         for factor in &factors {
             let count = factor.levels.len();
             for (level, name) in factor.levels.iter().enumerate() {
-                all.push(Effect {
-                    name: format!("{}: {name}{suffix}", factor.name),
-                    points: at(start, &effects(level, count)),
-                });
+                all.push(at(format!("{}: {name}{suffix}", factor.name), start, &effects(level, count)));
             }
             start += count - 1;
         }
     };
     per_level(1, "", &mut all);
-    all.push(Effect { name: "learning rate per doubling".into(), points: at(1 + width, &[1.0]) });
+    all.push(at("learning rate per doubling".into(), 1 + width, &[1.0]));
     per_level(2 + width, " x learning rate per doubling", &mut all);
     if let ([a, b], true) = (factors.as_slice(), has_product) {
         for (i, first) in a.levels.iter().enumerate() {
@@ -152,14 +157,14 @@ fn fit(
                 let (own, other) = (effects(i, a.levels.len()), effects(j, b.levels.len()));
                 let weights: Vec<f64> = own.iter().flat_map(|x| other.iter().map(move |y| x * y)).collect();
                 let name = format!("{}: {first} x {}: {second}", a.name, b.name);
-                all.push(Effect { name, points: at(2 + 2 * width, &weights) });
+                all.push(at(name, 2 + 2 * width, &weights));
             }
         }
     }
     let how = format!(
         "Least squares over the final models of {} runs, R\u{b2} {}: points lost (positive) on the factors in effects coding (each level against the \
-         unweighted mean of the levels), on log2 of the learning rate and on their products{}. Intervals are cluster-robust by seed (CR1, Student\u{2019}s t on \
-         {} degrees of freedom). These are the fixed effects of a mixed model in which seeds are random; the test questions are the same in all runs \
+         unweighted mean of the levels), on log2 of the learning rate and on their products{}. Intervals are cluster-robust (CR1, Student\u{2019}s t): by run, \
+         {} degrees of freedom, {}. The test questions are the same in all runs \
          and are not resampled here, and the loss is taken to be linear in the log of the rate.",
         rows.len(),
         short(ols.r2),
@@ -168,7 +173,14 @@ fn fit(
         } else {
             ""
         },
-        ols.clusters - 1,
+        rows.len() - columns,
+        match &by_seed {
+            Some(by_seed) => format!(
+                "and by seed, {}: the fixed effects of a mixed model in which seeds are random. The wider one is the one to quote",
+                by_seed.clusters - 1
+            ),
+            None => "which of one seed says nothing of other seeds".into(),
+        },
     );
     Some(Factorial { effects: all, how })
 }
@@ -176,16 +188,24 @@ fn fit(
 /// As a table.
 pub fn table(group: &ComparedRegimes<'_, '_>) -> Option<TableWithCaption> {
     let found = factorial(group)?;
-    let row = |effect: &Effect| {
-        let Interval { value, low, high } = effect.points.value;
-        let signed = |x: f64| format!("{x:+.2}");
-        let range = if low.is_finite() { format!("{} to {}", signed(low), signed(high)) } else { String::new() };
-        vec![Cell::text(effect.name.clone()), Cell::with(signed(value), range), Cell::text(p_value(effect.points.p))]
+    let signed = |x: f64| format!("{x:+.2}");
+    let interval = |one: &Coefficient| match one.value {
+        Interval { low, high, .. } if low.is_finite() && high.is_finite() => {
+            Cell::with(format!("{} to {}", signed(low), signed(high)), format!("p {}", p_value(one.p)))
+        }
+        _ => Cell::none(),
     };
+    let row = |effect: &Effect| {
+        let by_seed = effect.by_seed.as_ref().map(interval);
+        let points = Cell::text(signed(effect.by_run.value.value));
+        [Cell::text(effect.name.clone()), points, interval(&effect.by_run)].into_iter().chain(by_seed).collect()
+    };
+    let by_seed = found.effects.iter().any(|effect| effect.by_seed.is_some());
+    let header = ["term", "points lost", "95 % by run"].into_iter().chain(by_seed.then_some("95 % by seed"));
     Some(TableWithCaption {
         title: "Data, learning rate or method",
         how: found.how.clone(),
-        header: ["term", "points lost", "p"].map(String::from).to_vec(),
+        header: header.map(String::from).collect(),
         rows: found.effects.iter().map(row).collect(),
     })
 }
@@ -208,8 +228,12 @@ mod tests {
         ("d", "own samples", "rft", 80),
     ];
 
+    fn named<'f>(found: &'f Factorial, name: &str) -> &'f Effect {
+        found.effects.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name}"))
+    }
+
     fn effect(found: &Factorial, name: &str) -> Interval {
-        found.effects.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name}")).points.value
+        named(found, name).by_seed.unwrap().value
     }
 
     fn analysed(of: &[usize]) -> Option<Factorial> {
@@ -277,6 +301,9 @@ mod tests {
         near(value("data: own samples") - value("data: bare"), 3.0);
         near(value("learning rate per doubling"), 1.0);
         near(value("method: rft x learning rate per doubling"), 0.0);
+        // Clustered by run, the seeds' difference is noise like any other.
+        let by_run = named(&found, "method: rft").by_run.value;
+        assert!(by_run.low < by_run.value - 0.05 && by_run.high > by_run.value + 0.05, "{by_run:?}");
         // Every regime has the same two seeds, which differ by 0.2 points: no effect but the mean varies with them.
         let method = effect(&found, "method: rft");
         assert!(method.high - method.low < 1e-6, "{method:?}");

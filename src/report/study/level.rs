@@ -1,6 +1,6 @@
 //! Which regimes of a study are compared with each other on the new task, and at which accuracy.
 
-use super::load::{NewTask, RegimeResults, StudyResults};
+use super::load::{NewTask, RegimeResults, RegimeRuns, StudyResults};
 use super::seed_stats::common_accuracy;
 use crate::report::trajectory;
 
@@ -10,7 +10,8 @@ pub struct ComparedRegimes<'s, 'a> {
     pub new_tasks: Vec<NewTask<'a>>,
     /// The regimes, in order.
     pub regimes: Vec<&'s RegimeResults<'a>>,
-    /// The accuracy at which prior knowledge is compared: see [`common_accuracy`].
+    /// The accuracy at which prior knowledge is compared: see [`common_accuracy`]. Where some regimes met their criterion, only they count, and an
+    /// accuracy at which fewer than two of them can be read is none.
     pub level: Option<f64>,
 }
 
@@ -28,15 +29,25 @@ pub fn compared_regimes<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<ComparedRegi
             group.new_tasks.iter().any(|new_task| regime.is_measured_on(&new_task.measured.data))
         };
         group.regimes = study.regimes.iter().filter(own).collect();
-        let trajectories: Vec<_> =
-            group.regimes.iter().filter_map(|regime| Some(regime.best()?.trajectories())).collect();
-        let base = trajectory::start(&trajectories.concat());
-        group.level = common_accuracy(&trajectories.iter().map(Vec::as_slice).collect::<Vec<_>>(), base);
+        let criterion = group.has_criterion();
+        let bests: Vec<&RegimeRuns<'_>> = group.regimes.iter().filter_map(|regime| regime.best()).collect();
+        let base = trajectory::start(&bests.iter().flat_map(|variant| variant.trajectories()).collect::<Vec<_>>());
+        let compared: Vec<&RegimeRuns<'_>> =
+            bests.into_iter().filter(|variant| !criterion || variant.met_criterion()).collect();
+        let trajectories: Vec<_> = compared.iter().map(|variant| variant.trajectories()).collect();
+        let level = common_accuracy(&trajectories.iter().map(Vec::as_slice).collect::<Vec<_>>(), base);
+        let read = |level: f64| compared.iter().filter(|variant| variant.reached(level).seeds > 0).count();
+        group.level = level.filter(|level| !criterion || read(*level) > 1);
     }
     groups
 }
 
 impl ComparedRegimes<'_, '_> {
+    /// Whether one of them met its criterion: then they are compared there.
+    pub fn has_criterion(&self) -> bool {
+        self.regimes.iter().any(|regime| regime.met_criterion())
+    }
+
     /// Whether the regime of this name is one of them.
     pub fn has(&self, regime: &str) -> bool {
         self.regimes.iter().any(|own| own.name == regime)

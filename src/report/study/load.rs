@@ -5,7 +5,8 @@ use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mea
 use crate::Result;
 use crate::eval::EvalResult;
 use crate::forgetting::{
-    BenchmarkChange, ForgettingResult, GroupMean, ModelRef, NEW_TASK, TunedResult, brief, brief_data,
+    BenchmarkChange, FORGETTING_JSON, ForgettingResult, GoldItem, GroupMean, ModelRef, NEW_TASK, TunedResult, brief,
+    brief_data, gold_by_group,
 };
 use crate::report::comparison_group::comparison_key;
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical, evaluations_below};
@@ -31,6 +32,11 @@ pub struct StudyResults<'a> {
     evaluations: HashMap<(String, String), Summary>,
     /// The best learning rate of some regime is chosen by accuracy on the test examples, for want of accuracy on validation examples.
     pub chosen_on_test: bool,
+    /// Of each final model, by its hash, what the gold answers contribute to [`GoldChange::per_answer`](crate::forgetting::GoldChange) and
+    /// `answer_text`.
+    gold: HashMap<String, [Vec<Stratum>; 2]>,
+    /// Models that were trained further on prior examples, by the name of their run, as far as they are compared with the base.
+    recoveries: Vec<(&'a str, usize, TunedResult)>,
     /// Evaluations of solvers that are no models: name, hash of the data, result.
     solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
@@ -108,6 +114,8 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         regimes: Vec::new(),
         evaluations: HashMap::new(),
         chosen_on_test: false,
+        gold: HashMap::new(),
+        recoveries: Vec::new(),
         solvers: Vec::new(),
         left_out: Vec::new(),
     };
@@ -137,7 +145,9 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         let means = |variant: &RegimeRuns<'_>| {
             let prior = variant.change(None).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
             let on_test = variant.over(&ACCURACY)?.mean.value;
-            Some((variant.validation_accuracy().filter(|_| validated).unwrap_or(on_test), prior))
+            // Variants that met their criterion with all seeds have learned the same.
+            let learned = if variant.met_criterion() { Some(f64::INFINITY) } else { variant.validation_accuracy() };
+            Some((learned.filter(|_| validated).unwrap_or(on_test), prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
         let mut regime = RegimeResults {
@@ -160,6 +170,21 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     // The base may be evaluated once for all runs, anywhere in the study.
     if study.base.is_some() {
         new_task_below(dir, &mut study.evaluations)?;
+    }
+    study.gold = gold(dir, &study)?;
+    for recovery in &index.recoveries {
+        let file = dir.join(&recovery.comparison).join(FORGETTING_JSON);
+        let Some(found) = file.is_file().then(|| ForgettingResult::read(&file)).transpose()? else { continue };
+        let ForgettingResult { base, tuned, .. } = found;
+        for tuned in tuned {
+            match key == Some(comparison_key(&base, tuned.benchmarks.iter())) {
+                true => study.recoveries.push((&recovery.run, recovery.examples, tuned)),
+                false => study.left_out.push(format!(
+                    "{}: its recovery with {} examples is compared with another base or on other benchmarks; it is left out",
+                    recovery.run, recovery.examples
+                )),
+            }
+        }
     }
     for solver in &index.solvers {
         if let Some(result) = EvalResult::read(&dir.join(&solver.dir))? {
@@ -236,6 +261,19 @@ impl<'a> StudyResults<'a> {
         runs.zip(trajectories).for_each(|(run, trajectory)| run.trajectory = trajectory);
     }
 
+    /// What the gold answers contribute to the change per answer, and to that of the answer's text, if that is known.
+    pub fn gold_by_group(&self, tuned: &TunedResult) -> Option<&[Vec<Stratum>; 2]> {
+        self.gold.get(&tuned.model.hash)
+    }
+
+    /// The model of a run after it was trained on so many prior examples, with their number, the fewest first.
+    pub fn recoveries_of(&self, run: &StudyRun) -> Vec<(usize, &TunedResult)> {
+        let own = self.recoveries.iter().filter(|(name, ..)| *name == run.name);
+        let mut own: Vec<_> = own.map(|(_, examples, tuned)| (*examples, tuned)).collect();
+        own.sort_by_key(|(examples, _)| *examples);
+        own
+    }
+
     /// The evaluation of a model on the new task.
     pub fn evaluation(&self, tuned: &TunedResult) -> Option<&Summary> {
         self.summary_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
@@ -253,6 +291,11 @@ impl<'a> StudyResults<'a> {
     /// All evaluations on the new task.
     pub fn summaries(&self) -> impl Iterator<Item = &Summary> {
         self.evaluations.values()
+    }
+
+    /// All variants, each with its regime.
+    pub fn variants(&self) -> impl Iterator<Item = (&RegimeResults<'a>, &RegimeRuns<'a>)> {
+        self.regimes.iter().flat_map(|regime| regime.variants.iter().map(move |variant| (regime, variant)))
     }
 
     /// All runs, with the number of their regime.
@@ -308,6 +351,11 @@ impl<'a> RegimeResults<'a> {
         models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
     }
 
+    /// Whether its best learning rate was chosen among those at which every run met its criterion.
+    pub fn met_criterion(&self) -> bool {
+        self.best().is_some_and(RegimeRuns::met_criterion)
+    }
+
     /// The best learning rate, once something is measured.
     pub fn best(&self) -> Option<&RegimeRuns<'a>> {
         self.variants.get(self.best?)
@@ -325,6 +373,18 @@ impl<'a> RegimeRuns<'a> {
         let of = |(run, _): (&SeedRun<'_>, _)| run.plan.training.as_ref()?.metrics.get("eval/accuracy")?.as_f64();
         let all: Vec<f64> = self.done().map(of).collect::<Option<_>>()?;
         (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+    }
+
+    /// Of the runs that are done and were trained to a criterion: those that met it, and all of them. `None` if there are none.
+    pub fn criterion(&self) -> Option<(usize, usize)> {
+        let of = |(run, _): (&SeedRun<'_>, _)| Some(run.plan.training.as_ref()?.criterion.as_ref()?.met);
+        let met: Vec<bool> = self.done().filter_map(of).collect();
+        (!met.is_empty()).then(|| (met.iter().filter(|met| **met).count(), met.len()))
+    }
+
+    /// Whether every run that is done met its criterion.
+    pub fn met_criterion(&self) -> bool {
+        self.criterion().is_some_and(|(met, all)| met == all && all == self.done().count())
     }
 
     /// Mean of a measure of the final models over seeds.
@@ -489,6 +549,18 @@ fn perplexity(dir: &Path, study: &StudyResults<'_>, regime: &RegimeResults<'_>, 
     }
     of_data.retain(|value| value.is_finite());
     (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)
+}
+
+/// What the gold answers contribute to the means of each final model. A model whose file is not there is left out.
+fn gold(dir: &Path, study: &StudyResults<'_>) -> Result<HashMap<String, [Vec<Stratum>; 2]>> {
+    let mut found = HashMap::new();
+    for (run, tuned) in study.variants().flat_map(|(_, variant)| variant.done()) {
+        let file = tuned.gold_file.as_ref().map(|own| dir.join(&run.plan.comparison).join(own));
+        if let Some(file) = file.filter(|file| file.is_file()) {
+            found.insert(tuned.model.hash.clone(), gold_by_group(&GoldItem::read(&file)?));
+        }
+    }
+    Ok(found)
 }
 
 /// Add the evaluations on the new task in and below `dir`, by the hashes of model and data.

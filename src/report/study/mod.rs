@@ -7,8 +7,12 @@ mod first_screen;
 mod kl;
 mod level;
 mod load;
+#[cfg(test)]
+mod outcome_tests;
+mod outcomes;
 mod rates;
 mod recipe;
+mod recovery;
 mod seed_stats;
 mod sentences;
 mod tables;
@@ -25,7 +29,7 @@ use crate::forgetting::TunedResult;
 use cells::TableWithCaption;
 use first_screen::RegimeSentence;
 use level::{ComparedRegimes, compared_regimes};
-use load::RegimeRuns;
+use load::{ACCURACY, RegimeResults, RegimeRuns};
 use seed_stats::{AtAccuracy, SeedMean};
 use sentences::RegimeResult;
 use serde_json::{Value, json};
@@ -101,7 +105,8 @@ fn more_tables(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> 
     let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
     let factorial = groups.iter().map(factorial::table);
     let rest = [tables::by_category(study), tables::distances(study), kl::table(study)];
-    matched.chain(factorial).chain(rest).flatten().map(TableWithCaption::explained).collect()
+    let outcomes = [outcomes::table(study), recovery::table(study), outcomes::weights(study)];
+    matched.chain(factorial).chain(rest).chain(outcomes).flatten().map(TableWithCaption::explained).collect()
 }
 
 /// Where all figures and tables are from.
@@ -127,7 +132,7 @@ fn sentences<'s>(
     for group in groups {
         let own: Vec<_> = right.iter().copied().filter(|(name, _)| group.has(name)).collect();
         let on = several.then(|| sentences::and(&group.names()));
-        all.push(("Learned.", sentences::learned(&own, on.as_deref())));
+        all.push(("Learned.", sentences::learned(&own, on.as_deref(), group.has_criterion())));
     }
     all.push(("Lost.", sentences::forgotten(results)));
     all.extend(groups.iter().map(|group| ("Lost at equal accuracy.", price(group, &right, several))));
@@ -145,6 +150,13 @@ fn sentences<'s>(
 fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: bool) -> Option<String> {
     if several && group.regimes.len() < 2 {
         return None;
+    }
+    let named = |text: String| {
+        if several { format!("New task {}: {text}", sentences::and(&group.names())) } else { text }
+    };
+    let at_criterion = group.has_criterion().then(|| at_criterion(group));
+    if let (Some(text), None) = (&at_criterion, group.level) {
+        return Some(named(text.clone()));
     }
     let level = group.level;
     let there = |variant: &RegimeRuns<'_>| {
@@ -173,7 +185,33 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
             sentences::and(&before)
         );
     }
-    Some(if several { format!("New task {}: {price}", sentences::and(&group.names())) } else { price })
+    Some(named(at_criterion.map_or(String::new(), |text| text + " ") + &price))
+}
+
+/// What the regimes of a group paid where they met their criterion.
+fn at_criterion(group: &ComparedRegimes<'_, '_>) -> String {
+    let (met, not_met): (Vec<&RegimeResults<'_>>, Vec<&RegimeResults<'_>>) = group
+        .regimes
+        .iter()
+        .copied()
+        .filter(|regime| regime.best().is_some())
+        .partition(|regime| regime.met_criterion());
+    let over = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
+        met.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
+    };
+    let mut criteria: Vec<&str> = Vec::new();
+    for (run, _) in met.iter().filter_map(|regime| regime.best()).flat_map(RegimeRuns::done) {
+        let own = run.plan.training.as_ref().and_then(|training| training.criterion.as_ref());
+        criteria.extend(own.map(|criterion| criterion.stop_when.as_str()).filter(|own| !criteria.contains(own)));
+    }
+    let not_met: Vec<&str> =
+        not_met.iter().filter(|r| r.best().is_some_and(|v| v.criterion().is_some())).map(|r| r.name).collect();
+    sentences::at_criterion(
+        &criteria,
+        &over(&|variant| variant.change(None)),
+        &over(&|variant| variant.over(&ACCURACY)),
+        &not_met,
+    )
 }
 
 /// The new tasks by what is compared, each with the regimes that are measured on it.

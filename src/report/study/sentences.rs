@@ -67,9 +67,13 @@ fn lost(change: &SeedMean) -> String {
     }
 }
 
-/// Who learned most, as far as the intervals tell. `on` names the new task where regimes have different ones.
-pub fn learned(regimes: &[Named<'_>], on: Option<&str>) -> Option<String> {
-    let order = order(&sorted(regimes), &LEARNED);
+/// Who learned most, as far as the intervals tell. `on` names the new task where regimes have different ones. Runs that ended at a `criterion` are
+/// not ranked by how far beyond it they came.
+pub fn learned(regimes: &[Named<'_>], on: Option<&str>, criterion: bool) -> Option<String> {
+    let order = match criterion && !regimes.is_empty() {
+        true => "Runs ended where they met their criterion, so they are not ranked by accuracy.".to_string(),
+        false => order(&sorted(regimes), &LEARNED),
+    };
     let on = on.map(|on| format!("On {on}: ")).unwrap_or_default();
     (!order.is_empty()).then(|| format!("{on}{}", order.trim_start()))
 }
@@ -144,6 +148,31 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         "At {} accuracy on the new task, the highest that all their seeds reach, lost of prior knowledge: {}.{rest}{order}",
         percent(level),
         losses(&sorted)
+    )
+}
+
+/// What it cost to meet a criterion on validation examples, over the regimes that met it with all their seeds; `accuracies` are theirs on the
+/// test examples.
+pub fn at_criterion(stop_when: &[&str], regimes: &[Named<'_>], accuracies: &[Named<'_>], not_met: &[&str]) -> String {
+    let which = match stop_when {
+        [one] => (*one).to_string(),
+        _ => "its criterion".to_string(),
+    };
+    let of = |pick: fn(f64, f64) -> f64| accuracies.iter().map(|(_, over)| over.mean.value).reduce(pick);
+    let reached = match (of(f64::min), of(f64::max)) {
+        (Some(low), Some(high)) if low == high => format!(" (accuracy on test examples {})", percent(high)),
+        (Some(low), Some(high)) => format!(" (accuracy on test examples {} to {})", bare(low), percent(high)),
+        _ => String::new(),
+    };
+    let rest = match not_met {
+        [] => String::new(),
+        some => format!(" {} did not meet it with all seeds.", and(some)),
+    };
+    let sorted = sorted(regimes);
+    format!(
+        "Where each run met {which} on validation examples{reached}, at the learning rate that then lost least, lost of prior knowledge: {}.{rest}{}",
+        losses(&sorted),
+        order(&sorted, &PAID)
     )
 }
 
@@ -355,9 +384,9 @@ mod tests {
 
     #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("bare")).unwrap();
+        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("bare"), false).unwrap();
         assert_eq!(text, "On bare: By the 95 % intervals most was learned by sft.");
-        assert_eq!(learned(&[("rft", over(0.41, 0.04))], None), None, "nothing to compare");
+        assert_eq!(learned(&[("rft", over(0.41, 0.04))], None, false), None, "nothing to compare");
     }
 
     fn result<'a>((name, change): Named<'a>) -> RegimeResult<'a> {
@@ -435,7 +464,7 @@ mod tests {
         assert!(text.starts_with("At 30.0 % accuracy on the new task"), "{text}");
         assert!(text.contains("slow did not reach it with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
-        assert_eq!((learned(&[], None), forgotten(&[])), (None, None));
+        assert_eq!((learned(&[], None, false), forgotten(&[])), (None, None));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::tasks::{PARTIAL_CREDIT, partial_credit_label};
 use std::collections::BTreeSet;
 
 /// The name of a regime, with its colour.
-fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
+pub fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
     let place = study.regimes.iter().position(|other| other.name == regime.name);
     Cell { colour: place, ..Cell::with(regime.name, about) }
 }
@@ -42,9 +42,15 @@ pub fn answers(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> 
     let table = TableWithCaption {
         title: "Learned and lost",
         how: format!(
-            "Each regime at its best learning rate: the one with the highest accuracy at the end of training, on {chosen}; among equal ones the one \
+            "Each regime at its best learning rate: {}the one with the highest accuracy at the end of training, on {chosen}; among equal ones the one \
              that loses least. Means over seeds with 95 % intervals over seeds and test examples. Points lost: drop of the mean score over \
              all benchmarks, in percentage points; below 0 it is a gain. Largest loss: the family that loses most.{}",
+            match study.regimes.iter().any(|regime| regime.met_criterion()) {
+                true =>
+                    "of those at which all seeds met their criterion the one that loses least (by the questions shown here, so a little too \
+                     good), else ",
+                false => "",
+            },
             match levels.is_empty() {
                 true => String::new(),
                 false => format!(
@@ -182,9 +188,17 @@ fn answer_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Optio
         worst,
         level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
         Cell::with(variant.name(), of_rates),
-        Cell::text(steps),
+        Cell::with(steps, unmet(variant)),
         Cell::with(done.to_string(), seeds),
     ]
+}
+
+/// How many runs did not meet their criterion; empty if none.
+fn unmet(variant: &RegimeRuns<'_>) -> String {
+    match variant.criterion() {
+        Some((met, all)) if met < all => format!("criterion not met by {} of {all}", all - met),
+        _ => String::new(),
+    }
 }
 
 /// Points lost at an accuracy, and how many seeds reach it.
@@ -319,7 +333,7 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let lost = change.map_or(NONE.to_string(), |over| lost_points(-over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
         let range = change.map_or(String::new(), |over| range(&over.negated(), lost_points));
-        let below: Vec<String> = [range, count].into_iter().filter(|part| !part.is_empty()).collect();
+        let below: Vec<String> = [range, count, unmet(variant)].into_iter().filter(|part| !part.is_empty()).collect();
         Cell {
             strong: regime.best == Some(i),
             loss_tint: change.map_or(0, |over| tint(over.mean.value)),
@@ -338,7 +352,7 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     Some(TableWithCaption {
         title: "Learning rates",
         how: "New-task accuracy / points lost at each learning rate, means over seeds, with the 95 % interval of the points lost over seeds and test \
-              examples; bold: the best. An empty cell is not part of the study."
+              examples; bold: the best learning rate of the regime. An empty cell is not part of the study."
             .into(),
         header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
@@ -351,7 +365,9 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
         group.regimes.iter().filter_map(|regime| Some((*regime, regime.best()?))).collect();
     let levels =
         equal_levels(&measured.iter().flat_map(|(_, variant)| variant.trajectories()).collect::<Vec<_>>(), group.level);
-    if levels.is_empty() {
+    let read = |level: f64| measured.iter().filter(|(_, variant)| variant.reached(level).seeds > 0).count();
+    // Regimes that are measured only where they met their criterion are compared there.
+    if levels.is_empty() || group.has_criterion() && levels.iter().all(|level| read(*level) < 2) {
         return None;
     }
     let row = |(regime, variant): &(&RegimeResults<'_>, &RegimeRuns<'_>)| {

@@ -12,10 +12,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a run has learned (of 100 answers, 4 are right before) and lost (of 200 each, 160 are right before; 1, 2 and 3 are gained).
-type End = (usize, [usize; 3]);
+pub(super) type End = (usize, [usize; 3]);
 
 /// Regime, learning rate, seed, end.
-const RUNS: [(&str, f64, u64, End); 8] = [
+pub(super) const RUNS: [(&str, f64, u64, End); 8] = [
     ("rft", 1e-5, 1, (10, [1, 2, 3])),
     ("rft", 1e-5, 2, (12, [1, 2, 3])),
     ("rft", 5e-5, 1, (36, [3, 4, 5])),
@@ -26,11 +26,11 @@ const RUNS: [(&str, f64, u64, End); 8] = [
     ("sft", 2e-4, 2, (60, [90, 26, 10])),
 ];
 
-fn name(regime: &str, lr: f64, seed: u64) -> String {
+pub(super) fn name(regime: &str, lr: f64, seed: u64) -> String {
     format!("{regime}.lr-{lr:e}.seed-{seed}")
 }
 
-fn index() -> StudyIndex {
+pub(super) fn index() -> StudyIndex {
     let regime = |name: &str, about: &str| study_index::RegimeEntry { name: name.into(), about: about.into() };
     let regimes = vec![regime("rft", "GRPO on its own rollouts"), regime("sft", "SFT on the <bare> answer")];
     let run = |&(regime, lr, seed, _): &(&str, f64, u64, End)| {
@@ -52,16 +52,16 @@ fn index() -> StudyIndex {
 }
 
 /// The hash that a made-up evaluation in this directory has.
-fn hash(dir: &Path) -> String {
+pub(super) fn hash(dir: &Path) -> String {
     format!("{:064x}", dir.display().to_string().len())
 }
 
-fn base_dir(out: &Path) -> PathBuf {
+pub(super) fn base_dir(out: &Path) -> PathBuf {
     out.join("base-results/new-task")
 }
 
 /// A model of a run: a checkpoint, or the final model.
-fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> TunedResult {
+pub(super) fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> TunedResult {
     let (regime, lr, seed, (learned, lost)) = *run;
     let name = name(regime, lr, seed);
     let share = |n: usize| n * step as usize / 300;
@@ -92,7 +92,7 @@ fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<TunedResult>) {
 }
 
 /// All of it, done.
-fn study(out: &Path) {
+pub(super) fn study(out: &Path) {
     index().write(out).unwrap();
     for run in &RUNS {
         train_run(&out.join("runs").join(name(run.0, run.1, run.2)), run.0, run.1, 300, true);
@@ -107,7 +107,7 @@ fn study(out: &Path) {
     files::write_json(&out.join("dynamics").join(DYNAMICS_JSON), &found).unwrap();
 }
 
-fn page(out: &Path) -> (String, String, String) {
+pub(super) fn page(out: &Path) -> (String, String, String) {
     let file = out.join("pages/report.html");
     write(&[out.to_path_buf()], "A title", &file).unwrap();
     let read = |extension: &str| fs::read_to_string(file.with_extension(extension)).unwrap();
@@ -115,7 +115,7 @@ fn page(out: &Path) -> (String, String, String) {
 }
 
 /// The row of the Markdown's first table that begins with `name`, in cells.
-fn row(md: &str, name: &str) -> Vec<String> {
+pub(super) fn row(md: &str, name: &str) -> Vec<String> {
     let line = md.lines().find(|line| line.starts_with(&format!("| {name}"))).unwrap_or_else(|| panic!("{name}: {md}"));
     line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect()
 }

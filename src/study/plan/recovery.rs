@@ -9,8 +9,17 @@ impl Builder<'_> {
         let Some(regimes) = self.study.recovery.as_ref().and_then(|recovery| recovery.regimes.as_ref()) else {
             return Ok(self.study.recovery.is_some());
         };
-        let named = regimes.iter().map(|reference| self.study.ladder_point("recovery", reference));
-        Ok(named.collect::<Result<Vec<_>>>()?.contains(&(name, point)))
+        for reference in regimes {
+            let (regime, at) = self.study.ladder_point("recovery", reference)?;
+            if !self.study.find(regime)?.measured {
+                let why = "it is not measured (measured = false), so what it lost is not known";
+                return Err(self.study.error("recovery", format!("regimes: {reference:?}: {why}")));
+            }
+            if (regime, at) == (name, point) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The tasks of a run's recovery: training on each number of examples, and the comparison with the base. `comparison` is that of the run.

@@ -65,7 +65,8 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     };
     let question =
         Question::new(image, kind, "exact", text, answer).wanting(format!("the {tiles} numbers separated by spaces"));
-    Ok(Question { source: source.unwrap_or_else(|| "synthetic".into()), ..question }.thinking(thought))
+    Ok(Question { source: source.unwrap_or_else(|| crate::data::Record::SYNTHETIC.into()), ..question }
+        .thinking(thought))
 }
 
 /// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile. For

@@ -49,7 +49,7 @@ impl Question {
             scorer,
             kind,
             options: Vec::new(),
-            source: "synthetic".into(),
+            source: crate::data::Record::SYNTHETIC.into(),
         }
     }
 

@@ -40,7 +40,7 @@ pub fn evaluate(
     metrics.push("eval/examples", summary.examples as f64);
     match criterion.map(StopCriterion::measure) {
         Some(REWARD) => {
-            let weights = job.config.reward.unwrap_or_default();
+            let weights = job.config.reward.clone().unwrap_or_default();
             let sum: f64 = outcomes.iter().map(|outcome| weights.reward(&outcome.score).total).sum();
             metrics.push("eval/reward", sum / n);
         }

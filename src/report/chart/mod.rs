@@ -155,8 +155,10 @@ const NAME_WIDTH: usize = 16;
 /// Distance of the marks of a category of a forest plot, at least and at most, and space between categories.
 const FOREST_ROW: [f64; 2] = [5.0, 14.0];
 const FOREST_GAP: f64 = 8.0;
-/// Points of a line that are drawn; more are averaged in bins.
-const MAX_LINE_POINTS: usize = 240;
+/// Points of a line that are drawn, the fewest where there are many lines and the most; more are averaged in bins.
+const LINE_POINTS: [usize; 2] = [64, 240];
+/// Points of all lines of a chart that are drawn, if that leaves each its fewest.
+const MAX_POINTS: usize = 2400;
 /// Points of a line that have visible dots.
 const MAX_LINE_DOTS: usize = 60;
 /// Dots of a series that are drawn: of more, so many evenly spread ones.
@@ -191,7 +193,10 @@ impl Chart {
 
     /// The chart as an `<svg>` element; `None` if no point is finite.
     pub fn svg(&self) -> Option<String> {
-        let series: Vec<Series> = self.series.iter().map(reduced).filter(|s| !s.points.is_empty()).collect();
+        let lines = self.series.iter().filter(|s| s.mark.is_named_line()).count().max(1);
+        let most = (MAX_POINTS / lines).clamp(LINE_POINTS[0], LINE_POINTS[1]);
+        let series = self.series.iter().map(|one| reduced(one, most)).filter(|s| !s.points.is_empty());
+        let series: Vec<Series> = series.collect();
         let all: Vec<Point> =
             series.iter().flat_map(|s| &s.points).chain(self.named.iter().map(|one| &one.point)).copied().collect();
         let all: Vec<Point> = all.into_iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
@@ -544,14 +549,12 @@ fn interval(ends: Option<(f64, f64)>, axis: &Axis) -> String {
     ends.map(words).unwrap_or_default()
 }
 
-/// A series with as many points as can be told apart: means of consecutive ones for a line, some of them for dots.
-fn reduced(series: &Series) -> Series {
+/// A series with as many points as can be told apart: means of consecutive ones for a line, at most `most`, some of them for dots.
+fn reduced(series: &Series, most: usize) -> Series {
     let known = |p: &Point| p.x.is_finite() && (p.y.is_finite() || series.mark.is_named_line());
     let points: Vec<Point> = series.points.iter().copied().filter(known).collect();
     let points = match series.mark {
-        mark if mark.is_named_line() => {
-            points.chunks(points.len().div_ceil(MAX_LINE_POINTS).max(1)).map(mean_point).collect()
-        }
+        mark if mark.is_named_line() => points.chunks(points.len().div_ceil(most).max(1)).map(mean_point).collect(),
         Mark::Dots => {
             let drawn = points.len().min(MAX_DOTS);
             (0..drawn).map(|i| points[i * points.len() / drawn]).collect()

@@ -1,3 +1,4 @@
+use super::series::{LINE_POINTS, MAX_DOTS};
 use super::*;
 
 fn series(mark: Mark, points: &[(f64, f64)]) -> Series {
@@ -63,7 +64,7 @@ fn one_value_and_equal_values_have_a_chart() {
 fn many_points_of_a_line_are_averaged_and_many_dots_are_thinned() {
     let values: Vec<f64> = (0..10_000).map(|i| f64::from(i % 2)).collect();
     let mut lines = over_steps(Mark::Line, &values);
-    let line = reduced(&lines.series[0], LINE_POINTS[1]);
+    let line = reduced(&lines.series).remove(0);
     assert!(line.points.len() <= LINE_POINTS[1]);
     assert!(line.points.iter().all(|p| (p.y - 0.5).abs() < 0.02));
     assert_eq!(line.points.last().unwrap().x, 9999.0);

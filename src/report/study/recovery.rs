@@ -1,7 +1,8 @@
 //! What came back of the lost prior knowledge after training on a few prior examples: the study's `[recovery]`.
 
 use super::cells::{Cell, TableWithCaption, lost_points};
-use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults, prior};
+use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults};
+use super::measure::prior;
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::name;
 use crate::forgetting::TunedResult;

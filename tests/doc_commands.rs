@@ -227,6 +227,7 @@ pages! {
     own_images: "docs/own-images.md",
     paper_map: "docs/paper-map.md",
     reading_the_report: "docs/reading-the-report.md",
+    results: "docs/results.md",
     rewards: "docs/rewards.md",
     rollouts: "docs/rollouts.md",
     slurm: "docs/slurm.md",

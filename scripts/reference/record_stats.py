@@ -31,7 +31,7 @@ KEYS = {
     "clustered": "statsmodels OLS(values, 1).fit(cov_type='cluster', use_t=True)",
     "bca": "scipy.stats.bootstrap(..., method='BCa'): its resampled values and its interval",
     "holm": "statsmodels multipletests(p, method='holm')",
-    "line": "statsmodels OLS(y, [1, x]).fit(cov_type='cluster', use_t=True); scipy.stats.spearmanr(x, y)",
+    "line": "statsmodels OLS(y, [1, x]).fit(cov_type='cluster', use_t=True), 'HC1' for clusters of one; scipy.stats.spearmanr(x, y)",
     "factorial": "statsmodels ols('y ~ C(data, Sum) + C(method, Sum) + rate + C(data, Sum):rate + C(method, Sum):rate') by cluster of seed",
     "seeds": "statsmodels anova_lm('value ~ C(seed) + C(question)'); numpy bootstrap of seeds and questions, 200,000 resamples",
     "welch": "scipy.stats.ttest_ind(first, second, equal_var=False)",
@@ -150,7 +150,9 @@ def line():
         n = len(clusters)
         x = np.round(rng.gamma(1.0, 0.5, n) + rng.gamma(1.0, 0.3, groups)[clusters], 2)
         y = np.round(slope * x + rng.normal(0.0, 0.5, groups)[clusters] + rng.normal(0.0, 0.3, n), 3)
-        fit = sm.OLS(y, sm.add_constant(x)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+        # Clusters of one observation each: the same errors, on the degrees of freedom of the residuals.
+        robust = {"cov_type": "HC1"} if groups == n else {"cov_type": "cluster", "cov_kwds": {"groups": clusters}}
+        fit = sm.OLS(y, sm.add_constant(x)).fit(use_t=True, **robust)
         low, high = fit.conf_int()[1]
         cases.append({
             "x": x.tolist(), "y": y.tolist(), "clusters": clusters.tolist(), "intercept": fit.params[0], "slope": fit.params[1],

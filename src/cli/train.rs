@@ -178,7 +178,7 @@ fn recorded_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
 
 fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
-    let mut text = counted(finished.step as usize, "step");
+    let mut text = counted(finished.step, "step");
     if let (Some(accuracy), Some(n)) = (number("eval/accuracy"), number("eval/examples")) {
         text += &format!(": {:.1} % of {n} validation examples right", 100.0 * accuracy);
     }

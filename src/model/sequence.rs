@@ -89,13 +89,16 @@ impl SamplingParams {
     }
 }
 
+/// Whether the tokens of a response end it.
+pub type IsStopped<'a> = &'a (dyn Fn(&[u32]) -> bool + Sync);
+
 /// What ends a response before its longest length.
 #[derive(Clone, Copy)]
 pub struct ResponseEnd<'a> {
     /// Tokens that end it.
     pub eos: &'a [u32],
     /// Whether these tokens of a response, the last ones among them, end it by what they say.
-    pub is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>,
+    pub is_stopped: Option<IsStopped<'a>>,
 }
 
 /// One generated response.

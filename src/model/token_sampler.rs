@@ -1,5 +1,6 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
+use crate::model::sequence::IsStopped;
 use crate::model::{Completion, MAX_NEW_TOKENS, SamplingParams};
 use crate::nn::{log_sum_exp, sample_index, unnormalized_softmax};
 use crate::rng::Rng;
@@ -19,7 +20,7 @@ pub struct SampledToken {
 pub struct TokenSampler<'a> {
     settings: SamplingParams,
     eos: Vec<u32>,
-    is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>,
+    is_stopped: Option<IsStopped<'a>>,
     banned: Vec<u32>,
 }
 
@@ -45,7 +46,7 @@ impl<'a> TokenSampler<'a> {
     }
 
     /// The same, where a response may also end by what it says (see [`crate::model::ResponseEnd`]).
-    pub fn with_stop(self, is_stopped: Option<&'a (dyn Fn(&[u32]) -> bool + Sync)>) -> Self {
+    pub fn with_stop(self, is_stopped: Option<IsStopped<'a>>) -> Self {
         TokenSampler { is_stopped, ..self }
     }
 

@@ -288,7 +288,7 @@ mod tests {
                 assert!(error.to_string().contains(part), "{part:?} is not in {error}");
             }
         };
-        refused("{\"format_version\":1,", "line 1");
+        refused("{\"format_version\":1,", "column 20: the text ends in the middle");
         refused("{\"format_version\":7}", "has format version 7, this program reads 1");
         refused("{\"format_version\":1,\"title\":\"t\"}", "base");
         let with = |change: fn(&mut StudyIndex)| {

@@ -142,7 +142,7 @@ pub struct Regime {
     pub method: Option<String>,
     /// Name of the puzzles or rollouts to train on.
     pub data: Option<String>,
-    /// `base`, or a regime whose model it goes on from (`NAME` or `NAME@LR`).
+    /// `base`, or the regime whose trained model this one starts from (`NAME` or `NAME@LR`).
     pub start: Option<String>,
     /// The puzzles whose test split is the new task; those that it is trained on when not given.
     pub test: Option<String>,

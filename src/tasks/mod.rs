@@ -24,6 +24,7 @@ pub mod split;
 pub mod suites;
 mod task;
 mod text_dataset;
+mod text_form;
 
 pub use chance::Chance;
 pub use dataset::{DatasetTask, load, open_dataset};

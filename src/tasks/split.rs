@@ -1,5 +1,6 @@
 //! How much of a dataset goes to each split, and which split a source belongs to.
 
+use crate::tasks::text_form::text_form;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -111,19 +112,7 @@ impl FromStr for SplitRatios {
     }
 }
 
-impl TryFrom<String> for SplitRatios {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<SplitRatios> for String {
-    fn from(shares: SplitRatios) -> Self {
-        shares.to_string()
-    }
-}
+text_form!(SplitRatios);
 
 impl fmt::Display for SplitRatios {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Characters of a wrong line that a message shows.
 const SHOWN: usize = 80;
 
-/// What the command is told of a response.
+/// One line of the command's input: a response to be rewarded.
 #[derive(Debug, Clone, Serialize)]
 pub struct RewardRequest<'a> {
     /// Id of the example.

@@ -438,6 +438,7 @@ fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
         let again = one.install(|| make(&JigsawSettings { cues, ..base.clone() }, &b));
         assert_eq!(made.sha256, again.sha256);
         assert_eq!(made.splits.values().map(|s| s.sources).sum::<usize>(), 30);
+        assert_eq!(base.warnings_of(&made), Vec::<String>::new(), "scenes are not photos");
         let sources: HashSet<String> = records(&a).into_iter().map(|(_, r)| r.source).collect();
         assert_eq!(sources.len(), 30);
     }

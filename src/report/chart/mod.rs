@@ -4,11 +4,14 @@
 //! values as its title. The page's script shows the title of the nearest mark under a pointer or a finger, and by arrow keys.
 
 mod axis;
+mod series;
 
 pub use axis::{Axis, significant};
+pub use series::{Mark, NamedPoint, Point, Series};
 
 use axis::Scale;
 use serde::Serialize;
+use series::{finite, reduced, smooth};
 use std::fmt::Write;
 
 /// Colours that the page has; further series begin again with the first.
@@ -30,89 +33,6 @@ impl Figure {
     pub fn new(title: &str, caption: &str, chart: &Chart) -> Option<Figure> {
         Some(Figure { title: title.into(), caption: caption.into(), svg: chart.svg()? })
     }
-}
-
-/// One observation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
-    /// Position on the x axis.
-    pub x: f64,
-    /// Position on the y axis; in a forest plot, the number of its category.
-    pub y: f64,
-    /// Ends of the interval of the value: y, or x in a forest plot.
-    pub interval: Option<(f64, f64)>,
-    /// Ends of the interval of x, where both are values.
-    pub x_interval: Option<(f64, f64)>,
-}
-
-impl Point {
-    /// A point without an interval.
-    pub fn new(x: f64, y: f64) -> Point {
-        Point { x, y, interval: None, x_interval: None }
-    }
-
-    /// With the interval of its value.
-    pub fn with(self, interval: Option<(f64, f64)>) -> Point {
-        Point { interval, ..self }
-    }
-
-    fn ends(&self) -> Option<(f64, f64)> {
-        finite(self.interval)
-    }
-}
-
-fn finite(interval: Option<(f64, f64)>) -> Option<(f64, f64)> {
-    interval.filter(|(low, high)| low.is_finite() && high.is_finite())
-}
-
-/// A point with its name beside it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedPoint {
-    /// Name.
-    pub name: String,
-    /// Where it is, with intervals in both directions.
-    pub point: Point,
-    /// Number of the CSS colour; `None` for the base, which is hollow.
-    pub colour: Option<usize>,
-}
-
-/// How a series is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// A line with a dot at each point and its name at the end. A value that is not finite leaves a gap.
-    Line,
-    /// The same, moved to the right by so many pixels, so that intervals of several lines at the same x stand beside each other.
-    Shifted(i16),
-    /// The moving mean of noisy values with its name at the end; the values themselves lie faintly below it.
-    Smoothed,
-    /// A thin line with small dots, without a name.
-    Thin,
-    /// A dot for each point.
-    Dots,
-    /// The outline of a histogram: each point's y up to the next point's x. The last point is only an end.
-    Steps,
-    /// A dot with its horizontal interval at each point's x, in the category that its y numbers.
-    Forest,
-}
-
-impl Mark {
-    /// A line with its name at the end.
-    fn is_named_line(self) -> bool {
-        matches!(self, Mark::Line | Mark::Shifted(_) | Mark::Smoothed)
-    }
-}
-
-/// Points that belong together.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Series {
-    /// Name, for labels and titles.
-    pub name: String,
-    /// Number of the CSS colour.
-    pub colour: usize,
-    /// How it is drawn.
-    pub mark: Mark,
-    /// Lines are drawn in this order.
-    pub points: Vec<Point>,
 }
 
 /// A dashed line to compare with.
@@ -155,14 +75,8 @@ const NAME_WIDTH: usize = 16;
 /// Distance of the marks of a category of a forest plot, at least and at most, and space between categories.
 const FOREST_ROW: [f64; 2] = [5.0, 14.0];
 const FOREST_GAP: f64 = 8.0;
-/// Points of a line that are drawn; more are averaged in bins.
-const MAX_LINE_POINTS: usize = 240;
 /// Points of a line that have visible dots.
 const MAX_LINE_DOTS: usize = 60;
-/// Dots of a series that are drawn: of more, so many evenly spread ones.
-const MAX_DOTS: usize = 400;
-/// A moving mean goes over this share of the points.
-const SMOOTHING: usize = 20;
 /// Lines of text that names at the ends of lines may take; more would not fit.
 const MAX_END_LINES: usize = 14;
 
@@ -191,7 +105,7 @@ impl Chart {
 
     /// The chart as an `<svg>` element; `None` if no point is finite.
     pub fn svg(&self) -> Option<String> {
-        let series: Vec<Series> = self.series.iter().map(reduced).filter(|s| !s.points.is_empty()).collect();
+        let series = reduced(&self.series);
         let all: Vec<Point> =
             series.iter().flat_map(|s| &s.points).chain(self.named.iter().map(|one| &one.point)).copied().collect();
         let all: Vec<Point> = all.into_iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
@@ -542,46 +456,6 @@ fn draw_steps(out: &mut String, series: &Series, frame: &Frame) {
 fn interval(ends: Option<(f64, f64)>, axis: &Axis) -> String {
     let words = |(low, high)| format!(" (95 % interval {} to {})", axis.value(low), axis.value(high));
     ends.map(words).unwrap_or_default()
-}
-
-/// A series with as many points as can be told apart: means of consecutive ones for a line, some of them for dots.
-fn reduced(series: &Series) -> Series {
-    let known = |p: &Point| p.x.is_finite() && (p.y.is_finite() || series.mark.is_named_line());
-    let points: Vec<Point> = series.points.iter().copied().filter(known).collect();
-    let points = match series.mark {
-        mark if mark.is_named_line() => {
-            points.chunks(points.len().div_ceil(MAX_LINE_POINTS).max(1)).map(mean_point).collect()
-        }
-        Mark::Dots => {
-            let drawn = points.len().min(MAX_DOTS);
-            (0..drawn).map(|i| points[i * points.len() / drawn]).collect()
-        }
-        _ => points,
-    };
-    Series { points, ..series.clone() }
-}
-
-/// The mean of a bin, at the x of its last point.
-fn mean_point(bin: &[Point]) -> Point {
-    if let [only] = bin {
-        return *only;
-    }
-    Point::new(bin[bin.len() - 1].x, finite_mean(bin))
-}
-
-/// Mean of the finite y; NaN of none.
-fn finite_mean(points: &[Point]) -> f64 {
-    let finite = || points.iter().map(|p| p.y).filter(|y| y.is_finite());
-    finite().sum::<f64>() / finite().count() as f64
-}
-
-/// Centred moving mean over the finite values.
-fn smooth(points: &[Point]) -> impl Iterator<Item = Point> {
-    let half = points.len().div_ceil(SMOOTHING).max(1);
-    (0..points.len()).map(move |i| {
-        let window = &points[i.saturating_sub(half)..(i + half + 1).min(points.len())];
-        Point { y: finite_mean(window), ..points[i] }
-    })
 }
 
 /// Text for use in SVG.

@@ -1,3 +1,4 @@
+use super::series::{LINE_POINTS, MAX_DOTS};
 use super::*;
 
 fn series(mark: Mark, points: &[(f64, f64)]) -> Series {
@@ -62,12 +63,15 @@ fn one_value_and_equal_values_have_a_chart() {
 #[test]
 fn many_points_of_a_line_are_averaged_and_many_dots_are_thinned() {
     let values: Vec<f64> = (0..10_000).map(|i| f64::from(i % 2)).collect();
-    let line = reduced(&over_steps(Mark::Line, &values).series[0]);
-    assert!(line.points.len() <= MAX_LINE_POINTS);
+    let mut lines = over_steps(Mark::Line, &values);
+    let line = reduced(&lines.series).remove(0);
+    assert!(line.points.len() <= LINE_POINTS[1]);
     assert!(line.points.iter().all(|p| (p.y - 0.5).abs() < 0.02));
     assert_eq!(line.points.last().unwrap().x, 9999.0);
     let svg = over_steps(Mark::Dots, &values).svg().unwrap();
     assert_eq!(svg.matches("<circle").count(), MAX_DOTS);
+    lines.series = vec![lines.series[0].clone(); 60];
+    assert!(lines.svg().unwrap().matches("<circle").count() <= 60 * LINE_POINTS[0], "of many lines each has fewer");
 }
 
 #[test]

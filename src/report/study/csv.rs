@@ -3,9 +3,8 @@
 use super::factorial::factorial;
 use super::kl;
 use super::level::{ComparedRegimes, compared_regimes};
-use super::load::{
-    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, prior,
-};
+use super::load::{RegimeRuns, SeedRun, StudyResults};
+use super::measure::{ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, accuracy, format_loss, prior};
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
 use super::{outcomes, recovery};

@@ -3,7 +3,8 @@
 
 use super::cells::{Cell, TableWithCaption};
 use super::level::ComparedRegimes;
-use super::load::{RegimeResults, prior};
+use super::load::RegimeResults;
+use super::measure::prior;
 use crate::stats::table::{p_value, short};
 use crate::stats::{Coefficient, Interval, Ols, effects};
 

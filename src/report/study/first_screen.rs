@@ -1,7 +1,8 @@
 //! The first screen of a study: a sentence for each regime, what the numbers are, and the figures that answer at a glance.
 
 use super::level::compared_regimes;
-use super::load::{ACCURACY, NewTask, StudyResults, prior};
+use super::load::{NewTask, StudyResults};
+use super::measure::{ACCURACY, prior};
 use super::rates;
 use super::seed_stats::SeedMean;
 use super::sentences::{self, RegimeResult, and};

@@ -7,6 +7,7 @@ mod first_screen;
 mod kl;
 mod level;
 mod load;
+mod measure;
 #[cfg(test)]
 mod outcome_tests;
 mod outcomes;
@@ -29,7 +30,8 @@ use crate::forgetting::TunedResult;
 use cells::TableWithCaption;
 use first_screen::RegimeSentence;
 use level::{ComparedRegimes, compared_regimes};
-use load::{ACCURACY, RegimeResults, RegimeRuns};
+use load::{RegimeResults, RegimeRuns};
+use measure::ACCURACY;
 use seed_stats::{AtAccuracy, SeedMean};
 use sentences::RegimeResult;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! What fine-tuning changed besides the scores: distance from the base, gold answers, transitions, weights.
 
 use super::cells::{Cell, TableWithCaption, fixed, nats};
-use super::load::{KL_PRIOR, RegimeRuns, StudyResults};
+use super::load::{RegimeRuns, StudyResults};
+use super::measure::KL_PRIOR;
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::name;
 use crate::forgetting::{ALL, GoldChange, TunedResult};

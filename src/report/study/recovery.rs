@@ -1,7 +1,8 @@
 //! What came back of the lost prior knowledge after training on a few prior examples: the study's `[recovery]`.
 
 use super::cells::{Cell, TableWithCaption, lost_points};
-use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults, prior};
+use super::load::{RegimeResults, RegimeRuns, SeedRun, StudyResults};
+use super::measure::prior;
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::name;
 use crate::forgetting::TunedResult;
@@ -82,8 +83,8 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         title: "Recovery after a few prior examples",
         how: "Each run\u{2019}s model was trained a little further, on a few gold examples of prior knowledge that no benchmark asks for, and compared with the base \
               again: points of prior knowledge lost, and points that came back, question by question. Means over seeds with \
-              95 % intervals over seeds and questions. Knowledge that a few examples bring back was hidden, not lost; what they \
-              teach anew is not told apart from it."
+              95 % intervals over seeds and questions. Knowledge that a few examples bring back was hidden rather than lost. \
+              What came back includes anything new that the examples taught."
             .into(),
         header: ["regime".to_string(), "before".to_string()].into_iter().chain(heads).collect(),
         rows: found.iter().map(row).collect(),

@@ -52,14 +52,14 @@ pub fn regime(one: &RegimeResult<'_>, of: &str) -> String {
     }
 }
 
-/// `lost 0.9 points (0.3 to 1.6)`, `gained ...`, or `no loss shown: ...` where the interval includes 0.
+/// `lost 0.9 points (0.3 to 1.6)`, `gained ...`, or `no clear loss: ...` where the interval includes 0.
 fn lost(change: &SeedMean) -> String {
     let gain = change.mean.excludes_zero() && change.mean.value > 0.0;
     let Interval { value, low, high } = if gain { change.mean } else { change.negated().mean };
     let points = lost_points(value);
     match (low.is_finite() && high.is_finite(), change.mean.excludes_zero()) {
         (false, _) => format!("lost {points} points (no interval)"),
-        (true, false) => format!("no loss shown: {points} points ({} to {})", lost_points(low), lost_points(high)),
+        (true, false) => format!("no clear loss: {points} points ({} to {})", lost_points(low), lost_points(high)),
         (true, true) => {
             let word = if gain { "gained" } else { "lost" };
             format!("{word} {points} points ({} to {})", lost_points(low), lost_points(high))
@@ -372,7 +372,7 @@ mod tests {
         let learned = "SFT on bare answers: 15.7 % of puzzles (13.7 to 17.7)";
         assert_eq!(text, format!("{learned}, lost 0.9 points (0.3 to 1.5), most in knowledge (3.1)."));
         let text = regime(&of(over(-0.009, 0.02), families()), "puzzles");
-        let expected = format!("{learned}, no loss shown: 0.9 points (-1.1 to 2.9), but 3.1 points lost in knowledge.");
+        let expected = format!("{learned}, no clear loss: 0.9 points (-1.1 to 2.9), but 3.1 points lost in knowledge.");
         assert_eq!(text, expected);
         let one =
             RegimeResult { about: "", rate: Some("learning rate 1e-4".into()), ..of(over(0.02, 0.01), Vec::new()) };

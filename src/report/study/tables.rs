@@ -2,7 +2,8 @@
 
 use super::cells::{Cell, NONE, TableWithCaption, bare, fixed, lost_points, nats, range, share, tint};
 use super::level::{ComparedRegimes, level_of};
-use super::load::{ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults};
+use super::load::{NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults};
+use super::measure::{ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR};
 use super::seed_stats::{AtAccuracy, SeedValue, seed_mean};
 use super::sentences::and;
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};

@@ -180,7 +180,7 @@ fn the_page_begins_with_the_results_of_the_study() {
     assert!(distances.contains("The same in all rows: format loss 0.0; KL new task 0.3000 ("), "{distances}");
     // In one sentence each.
     for said in [
-        "- **rft**: GRPO on its own rollouts, learning rate 5e-5: 42.0 % of new-task questions (31.2 to 52.8), no loss shown: 2.0 points (-2.6 to 6.6)",
+        "- **rft**: GRPO on its own rollouts, learning rate 5e-5: 42.0 % of new-task questions (31.2 to 52.8), no clear loss: 2.0 points (-2.6 to 6.6)",
         "- **sft**: SFT on the <bare> answer, learning rate 2e-4: 62.0 % of new-task questions",
         "over 2 seeds and the test examples.",
     ] {

@@ -2,6 +2,7 @@
 
 use crate::tasks::response::Style;
 use crate::tasks::split::SplitRatios;
+use crate::tasks::text_form::{range, range_text, text_form};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,9 +27,8 @@ impl FromStr for NumberCount {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (min, max) = text.split_once('-').unwrap_or((text, text));
-        match (min.parse(), max.parse()) {
-            (Ok(min), Ok(max)) if 2 <= min && min <= max && max <= MAX_NUMBERS => Ok(NumberCount { min, max }),
+        match range(text) {
+            Some((min, max)) if 2 <= min && min <= max && max <= MAX_NUMBERS => Ok(NumberCount { min, max }),
             _ => Err(Error::input(format!(
                 "numbers `{text}`: how many numbers a puzzle has, from 2 to {MAX_NUMBERS}: one number such as 4, or a range such as 3-4"
             ))),
@@ -36,26 +36,11 @@ impl FromStr for NumberCount {
     }
 }
 
-impl TryFrom<String> for NumberCount {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<NumberCount> for String {
-    fn from(count: NumberCount) -> Self {
-        count.to_string()
-    }
-}
+text_form!(NumberCount);
 
 impl fmt::Display for NumberCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.min == self.max {
-            true => write!(f, "{}", self.min),
-            false => write!(f, "{}-{}", self.min, self.max),
-        }
+        f.write_str(&range_text(self.min, self.max))
     }
 }
 

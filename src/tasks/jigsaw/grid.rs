@@ -1,5 +1,6 @@
 //! The grid a picture is cut into.
 
+use crate::tasks::text_form::text_form;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -76,19 +77,7 @@ impl FromStr for Grid {
     }
 }
 
-impl TryFrom<String> for Grid {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Grid> for String {
-    fn from(grid: Grid) -> Self {
-        grid.to_string()
-    }
-}
+text_form!(Grid);
 
 impl fmt::Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

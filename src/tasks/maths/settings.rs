@@ -3,6 +3,7 @@
 use super::families::Family;
 use crate::tasks::response::Style;
 use crate::tasks::split::SplitRatios;
+use crate::tasks::text_form::{range, range_text, text_form};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,9 +29,8 @@ impl FromStr for Levels {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (min, max) = text.split_once('-').unwrap_or((text, text));
-        match (min.parse(), max.parse()) {
-            (Ok(min), Ok(max)) if 1 <= min && min <= max && max <= HARDEST => Ok(Levels { min, max }),
+        match range(text) {
+            Some((min, max)) if 1 <= min && min <= max && max <= HARDEST => Ok(Levels { min, max }),
             _ => Err(Error::input(format!(
                 "levels `{text}`: one from 1 to {HARDEST}, such as 2, or a range such as 1-3"
             ))),
@@ -38,26 +38,11 @@ impl FromStr for Levels {
     }
 }
 
-impl TryFrom<String> for Levels {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Levels> for String {
-    fn from(levels: Levels) -> Self {
-        levels.to_string()
-    }
-}
+text_form!(Levels);
 
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.min == self.max {
-            true => write!(f, "{}", self.min),
-            false => write!(f, "{}-{}", self.min, self.max),
-        }
+        f.write_str(&range_text(self.min, self.max))
     }
 }
 
@@ -88,19 +73,7 @@ impl FromStr for Families {
     }
 }
 
-impl TryFrom<String> for Families {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Families> for String {
-    fn from(families: Families) -> Self {
-        families.to_string()
-    }
-}
+text_form!(Families);
 
 impl fmt::Display for Families {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! A family with its weight among the others: `vqa`, or `lists:3`.
 
 use super::Family;
+use crate::tasks::text_form::text_form;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -67,19 +68,7 @@ impl fmt::Display for FamilyWeight {
     }
 }
 
-impl TryFrom<String> for FamilyWeight {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<FamilyWeight, String> {
-        text.parse()
-    }
-}
-
-impl From<FamilyWeight> for String {
-    fn from(part: FamilyWeight) -> String {
-        part.to_string()
-    }
-}
+text_form!(FamilyWeight);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use super::Family;
 use crate::rng::Rng;
+use crate::tasks::text_form::text_form;
 use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -51,19 +52,7 @@ impl FromStr for Noise {
     }
 }
 
-impl TryFrom<String> for Noise {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Noise, String> {
-        text.parse()
-    }
-}
-
-impl From<Noise> for String {
-    fn from(noise: Noise) -> String {
-        noise.to_string()
-    }
-}
+text_form!(Noise);
 
 impl fmt::Display for Noise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -162,7 +162,7 @@ impl JigsawSettings {
             // Each scene gives one puzzle.
             let (photos, puzzles) = (made.splits.get(split)?.sources.saturating_sub(scenes), count - scenes);
             let what = match split {
-                _ if photos >= FEW_PHOTOS || puzzles < 2 * photos => return None,
+                _ if photos >= FEW_PHOTOS || puzzles < 2 * photos || puzzles == 0 => return None,
                 "train" if self.augment => return None,
                 "train" => "a model learns so few by heart. Add photos, or give --augment",
                 _ => "what is measured on it holds for these photos. Add photos, or give it a larger share of --split",

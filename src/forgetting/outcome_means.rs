@@ -68,6 +68,25 @@ impl TunedResult {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{compared, near, paired_scores, tuned};
+    use crate::eval::{Divergence, DivergenceStats, PromptRole};
+    use crate::stats::Interval;
+
+    #[test]
+    fn the_divergence_on_prior_prompts_is_that_on_held_out_ones_where_there_are_any() {
+        let divergence = |role, value: f64| {
+            let per_token = Interval { value, low: value, high: value };
+            let stats = DivergenceStats { tokens: 1, unfinished: 0, per_token, per_response: per_token };
+            let reverse = DivergenceStats { per_token: Interval { value: 2.0 * value, ..per_token }, ..stats };
+            Divergence { prompts_of: "set".into(), role, prompts: 1, seed: 0, forward: stats, reverse, own: None }
+        };
+        let mut found = tuned(Vec::new());
+        assert!(found.prior_kl().is_none());
+        found.divergence = vec![divergence(PromptRole::Benchmark, 0.5)];
+        near(found.prior_kl().unwrap().value, 0.5);
+        found.divergence.extend([divergence(PromptRole::HeldOut, 0.1), divergence(PromptRole::HeldOut, 0.3)]);
+        near(found.prior_kl().unwrap().value, 0.2);
+        near(found.prior_reverse_kl().unwrap().value, 0.4);
+    }
 
     #[test]
     fn the_errors_of_a_family_add_up_and_those_of_families_by_their_squares() {

@@ -82,6 +82,20 @@ fn records(out: &Path) -> Vec<(&'static str, Record)> {
 }
 
 #[test]
+fn a_split_of_many_puzzles_and_few_photos_is_warned_of_and_an_empty_one_is_not() {
+    let (photos, out) = (folder(12), TempDir::new().unwrap());
+    let warnings = |split: &str, augment: bool| {
+        let settings = JigsawSettings { split: split.parse().unwrap(), augment, ..settings(photos.path()) };
+        settings.warnings_of(&generate::generate(&settings, &out.path().join("puzzles"), true, &|| ()).unwrap())
+    };
+    let few = warnings("0.6,0.4,0", true);
+    assert_eq!(few.len(), 1, "{few:?}");
+    assert!(few[0].starts_with("16 puzzles of validation from "), "{few:?}");
+    assert_eq!(warnings("0.6,0.4,0", false).len(), 2);
+    assert!(warnings("1,0,0", false).is_empty());
+}
+
+#[test]
 fn test_puzzles_of_another_folder_share_no_source_with_the_others() {
     let (images, test_images, out) = (folder(9), TempDir::new().unwrap(), TempDir::new().unwrap());
     for i in 0..4 {

@@ -51,4 +51,11 @@ mod tests {
         assert_eq!(choose(all, 3, 99).len(), 22, "all of them, each once");
         assert!(choose(Vec::<Flipped<usize>>::new(), 3, 5).is_empty());
     }
+
+    #[test]
+    fn of_each_model_a_lost_question_comes_before_a_gained_one() {
+        let gained = Flipped { question: "gained", lost: Vec::new(), gained: vec![0] };
+        let lost = Flipped { question: "lost", lost: vec![0], gained: Vec::new() };
+        assert_eq!(choose(vec![gained, lost], 1, 1), ["lost"]);
+    }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/processor").join(name)
+    crate::common::root().join("tests/fixtures/processor").join(name)
 }
 
 fn recorded(name: &str) -> Value {

@@ -280,7 +280,7 @@ fn a_damaged_checkpoint_is_passed_over_by_every_rank() {
 // The real model.
 
 fn jigsaw(line: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split_whitespace()).output().unwrap();
+    let output = Command::new(crate::command::program()).args(line.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -288,7 +288,7 @@ fn jigsaw(line: &str) {
 fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     for (name, grid) in [("data", "2x1"), ("replay", "2x2")] {
         let out = at(name);
         jigsaw(&format!(

@@ -25,14 +25,13 @@ const TILES_OF_LOGITS: usize = 6;
 /// And of the logits from which tokens are chosen at once (see `model::device_sampler`).
 const CHOOSING: usize = 12;
 
-/// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, up to
-/// so many scores (see `nn::attention`).
+/// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, and long ones
+/// in parts, up to so many scores (see `nn::attention`).
 fn scores(spans: impl Iterator<Item = ((usize, usize), usize)>, heads: usize) -> usize {
     let mut shapes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     spans.for_each(|(shape, count)| *shapes.entry(shape).or_default() += count);
     let together = |((rows, seen), count): ((usize, usize), usize)| {
-        let one = heads * rows * seen;
-        (count * one).min(one.max(MAX_BATCH_SCORES))
+        (count * heads * rows * seen).min(MAX_BATCH_SCORES.max(heads * seen))
     };
     shapes.into_iter().map(together).max().unwrap_or(0)
 }

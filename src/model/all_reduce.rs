@@ -4,7 +4,7 @@ use crate::comm::Communicator;
 use crate::model::{LanguageModel, Sequence};
 use crate::nn::{Parameter, ParameterGrads, in_main_memory, numbers, read};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ fn change(parameter: &Parameter, exchange: impl FnOnce(&mut [f32], bool) -> Resu
         None => (vec![0.0; parameter.var.elem_count()], false),
     };
     exchange(&mut sum, filled)?;
-    parameter.set_grad(Some(Tensor::from_vec(sum, parameter.var.shape(), &Device::Cpu)?.to_device(device)?));
+    parameter.set_grad(Some(Tensor::from_vec(sum, parameter.var.shape(), device)?));
     Ok(())
 }
 

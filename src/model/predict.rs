@@ -6,7 +6,7 @@ use super::sequence::Sequence;
 use super::transformer::Model;
 use crate::nn::{LazyLogits, Linear, Tape, Value, linear, numbers};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Predictor for Model {
         let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
         let logits = self.head(&tape, &states)?;
         let by = upstream(numbers(&logits.tensor)?.to_vec())?;
-        let by = Tensor::from_vec(by, logits.tensor.shape(), &Device::Cpu)?.to_device(self.device())?;
+        let by = Tensor::from_vec(by, logits.tensor.shape(), self.device())?;
         tape.backward(vec![(logits, by)])
     }
 }
@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::{LanguageModel, Prompt, TokenGrads, TokenStats};
+    use candle_core::Device;
     use std::sync::Mutex;
 
     fn tiny(seed: u64) -> Model {

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor, safetensors};
 use jigsaw::model::{ImageInput, Prompt, Sequence};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where models are tested: on the CPU, or where JIGSAW_TEST_DEVICE says: `cuda` or `cuda:N`, in a build with that feature, or `emulated`, the

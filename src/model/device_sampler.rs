@@ -98,10 +98,10 @@ impl<'a, 'b> DeviceSampler<'a, 'b> {
         Ok(self.first(&beyond.gt(0.0)?)?.minimum(&last)?)
     }
 
-    /// The first id `[rows, 1]` of each row of `found` `[rows, vocab]`; the size of the vocabulary where there is none.
+    /// The first id `[rows, 1]` of each row of `found` `[rows, vocab]`; the last of all where there is none.
     fn first(&self, found: &Tensor) -> Result<Tensor> {
         let ids = self.ids.broadcast_as(found.shape())?;
-        let none = Tensor::full(found.dim(1)? as f32, found.shape(), found.device())?;
+        let none = Tensor::full(found.dim(1)?.saturating_sub(1) as f32, found.shape(), found.device())?;
         Ok(found.where_cond(&ids, &none)?.min_keepdim(1)?)
     }
 

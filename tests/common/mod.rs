@@ -29,6 +29,12 @@ pub fn device() -> Device {
     }
 }
 
+/// Whether models are tested with the CPU's kernels, whose results depend on nothing but the input. A GPU's library may sum in another order
+/// where more rows are multiplied.
+pub fn on_cpu_kernels() -> bool {
+    jigsaw::nn::in_main_memory(&device())
+}
+
 /// The repository: where cargo says, or where a test binary that was built elsewhere is told to look.
 pub fn root() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()

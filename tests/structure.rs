@@ -77,6 +77,20 @@ fn no_file_imports_in_a_circle_and_no_room_from_above() {
     );
 }
 
+/// Files that may take numbers out of a tensor: the border that counts such reads, and a reader of files, whose tensors are in main memory.
+const READERS: &[&str] = &["src/model/gguf/file.rs", "src/nn/host.rs", "src/nn/slice.rs"];
+/// candle's ways to do it.
+const READS: &[&str] = &["to_vec0", "to_vec1", "to_vec2", "to_vec3", "to_scalar", "to_device"];
+
+#[test]
+fn what_comes_from_a_device_comes_through_the_border_that_counts_it() {
+    let modules = read_modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let is_test = |module: &&Module| module.file.ends_with("tests.rs");
+    let reads = |module: &&Module| READS.iter().any(|read| module.words.contains(*read)) && !is_test(module);
+    let readers: Vec<&str> = modules.iter().filter(reads).map(|module| &*module.file).collect();
+    assert_eq!(readers, READERS, "read with nn::numbers or nn::read_together");
+}
+
 /// Place of a file's room in the list.
 fn room(file: &str) -> usize {
     let name = file.trim_start_matches("src/").trim_end_matches(".rs").split('/').next().unwrap_or_default();

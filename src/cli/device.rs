@@ -30,7 +30,7 @@ impl DeviceArgs {
     /// The device, ready to compute.
     ///
     /// # Errors
-    /// An input error for another name, or a GPU in a build without CUDA; a failure if the GPU cannot be opened.
+    /// An input error for another name, a GPU in a build without CUDA, or a GPU that is not there.
     pub fn open(&self) -> Result<Device> {
         let MemoryLocation::Gpu(index) = self.place()? else { return Ok(Device::Cpu) };
         let name = &self.device;
@@ -40,7 +40,19 @@ impl DeviceArgs {
             )));
         }
         // A CUDA stream belongs to the thread that made it, so a model on a GPU works on one thread alone.
-        Device::new_cuda(index).map_err(|e| Error::failed(format!("--device {name}: {e}")))
+        Device::new_cuda(index).map_err(|e| {
+            let reason = e.to_string();
+            let reason = reason.lines().next().unwrap_or_default();
+            let plain = [
+                ("STUB_LIBRARY", "NVIDIA's driver (libcuda.so.1) is not installed"),
+                ("NO_DEVICE", "the driver finds no GPU"),
+                ("INVALID_DEVICE", "the driver finds no GPU of this number"),
+                ("CublasError", "CUDA's library cuBLAS does not start"),
+                ("CurandError", "CUDA's library cuRAND does not start"),
+            ];
+            let plain = plain.into_iter().find(|(code, _)| reason.contains(code)).map_or(reason, |(_, text)| text);
+            Error::input(format!("--device {name}: no such GPU can be used on this machine: {plain}. Leave --device out to compute on the CPU"))
+        })
     }
 }
 

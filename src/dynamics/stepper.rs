@@ -5,9 +5,9 @@
 
 use super::distribution::Distributions;
 use crate::model::{Predictor, Sequence};
-use crate::nn::{Parameter, mutate, read};
+use crate::nn::{Parameter, in_main_memory, mutate, numbers, read};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -70,9 +70,7 @@ impl Gradient {
 
 /// The inner product of two tensors of one shape, in f64.
 fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let on_cpu = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.contiguous();
-    let (a, b) = (on_cpu(a)?, on_cpu(b)?);
-    let (a, b) = (read(&a)?, read(&b)?);
+    let (a, b) = (numbers(a)?, numbers(b)?);
     let products =
         |(a, b): (&[f32], &[f32])| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let pieces: Vec<f64> = a.par_chunks(PIECE).zip(b.par_chunks(PIECE)).map(products).collect();
@@ -150,11 +148,11 @@ impl<'a> Stepper<'a> {
         let mut squares = 0.0;
         for ((parameter, start), part) in self.start.iter().zip(&gradient.parts) {
             let Some(part) = part else { continue };
-            if !matches!(part.device(), Device::Cpu) {
+            if !in_main_memory(part.device()) {
                 let step = (part * rate)?;
                 let weights = (start + &step)?;
-                let error = ((&weights - start)? - step)?.sqr()?.sum_all()?.to_scalar::<f32>()?;
-                squares += f64::from(error);
+                let error = ((&weights - start)? - step)?.sqr()?.sum_all()?;
+                squares += f64::from(numbers(&error)?[0]);
                 parameter.var.set(&weights)?;
                 continue;
             }

@@ -4,7 +4,7 @@
 
 use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
-use crate::model::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats};
+use crate::model::{Completion, KlReference, Prompt, ResponseEnd, SamplingParams, Sequence, TokenLoss, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
 use crate::{Error, Result};
@@ -141,7 +141,7 @@ impl LanguageModel for ToyModel {
         _batch: &[Sequence],
         _temperature: f32,
         _kl_reference: Option<&KlReference<'_>>,
-        _loss: &LossFn<'_>,
+        _loss: &dyn TokenLoss,
     ) -> Result<()> {
         Err(Error::failed("not needed"))
     }

@@ -2,9 +2,9 @@
 
 use crate::comm::Communicator;
 use crate::model::{LanguageModel, Sequence};
-use crate::nn::{Parameter, ParameterGrads, read};
+use crate::nn::{Parameter, ParameterGrads, in_main_memory, numbers, read};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ pub(super) fn add_gradients(
         if counts.iter().sum::<usize>() == 0 {
             continue;
         }
-        let own = sets.iter().filter_map(|set| set.get(parameter)).map(values).collect::<Result<Vec<Vec<f32>>>>()?;
-        let own: Vec<&[f32]> = own.iter().map(Vec::as_slice).collect();
+        let own = sets.iter().filter_map(|set| set.get(parameter)).map(numbers).collect::<Result<Vec<_>>>()?;
+        let own: Vec<&[f32]> = own.iter().map(|own| &own[..]).collect();
         change(parameter, |sum, filled| comm.all_reduce_sum(sum, filled, &own, &counts))?;
     }
     Ok(())
@@ -58,23 +58,18 @@ pub(super) fn broadcast_gradients(comm: &dyn Communicator, parameters: &[Arc<Par
 /// Let `exchange` change the gradient of a parameter in place. Its second argument says whether the parameter already had a gradient.
 fn change(parameter: &Parameter, exchange: impl FnOnce(&mut [f32], bool) -> Result<()>) -> Result<()> {
     let device = parameter.var.device();
-    if device.is_cpu() {
+    if in_main_memory(device) {
         let mut result = Ok(());
         parameter.accumulate(|sum, filled| result = exchange(sum, filled))?;
         return result;
     }
     let (mut sum, filled) = match parameter.grad() {
-        Some(grad) => (values(&grad)?, true),
+        Some(grad) => (numbers(&grad)?.to_vec(), true),
         None => (vec![0.0; parameter.var.elem_count()], false),
     };
     exchange(&mut sum, filled)?;
-    parameter.set_grad(Some(Tensor::from_vec(sum, parameter.var.shape(), &Device::Cpu)?.to_device(device)?));
+    parameter.set_grad(Some(Tensor::from_vec(sum, parameter.var.shape(), device)?));
     Ok(())
-}
-
-/// The numbers of a gradient, in main memory.
-fn values(grad: &Tensor) -> Result<Vec<f32>> {
-    Ok(grad.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 /// The log-probabilities of every response token of `batch`, of which each rank computes a run of sequences. See [`LanguageModel::score`].

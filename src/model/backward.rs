@@ -1,15 +1,18 @@
 //! Scoring and training passes: a batch goes through the model in shards.
 
 use super::all_reduce::{add_gradients, broadcast_gradients};
-use super::forward::empty_stats;
+use super::forward::{empty_stats, stats_of};
 use super::language_model::LanguageModel as _;
-use super::sequence::{KlReference, LossFn, Sequence, TokenGrads, TokenStats};
+use super::sequence::{DeviceTokenGrads, DeviceTokenStats, KlReference, Sequence, TokenLoss, TokenStats};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
 use crate::comm::{Communicator, Single};
-use crate::nn::{GradOrder, GradTarget, Parameter, ParameterGrads, Tape, Value, join_ordered, kl_from, parallel_map};
+use crate::nn::{
+    GradOrder, GradTarget, Parameter, ParameterGrads, Tape, Value, in_main_memory, join_ordered, kl_from, numbers,
+    parallel_map,
+};
 use crate::{Error, Result, rng};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rand::Rng as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,10 +33,11 @@ impl Recorded {
 impl Model {
     /// See [`super::LanguageModel::score`].
     pub(super) fn score_shards(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
-        let parts = self.by_shards(batch, |shard| {
-            let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
-            Ok(stats)
-        });
+        let parts =
+            self.by_shards(batch, |shard| match self.token_stats(&self.tape(false), &batch[shard], temperature)? {
+                Some((value, _)) => stats_of(&value.tensor),
+                None => Ok(empty_stats()),
+            });
         let mut all = empty_stats();
         for part in parts {
             let part = part?;
@@ -50,7 +54,7 @@ impl Model {
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&KlReference<'_>>,
-        loss: &LossFn<'_>,
+        loss: &dyn TokenLoss,
     ) -> Result<()> {
         if kl_reference.is_some() && temperature != 1.0 {
             return Err(Error::failed("the KL divergence from a reference is computed at temperature 1 only"));
@@ -59,27 +63,20 @@ impl Model {
         self.over_shards(comm, batch, |shard| {
             let tape = self.recording_tape(dropout, shard);
             let sequences = &batch[shard.clone()];
-            let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
-            let kl = match (&value, kl_reference) {
-                (Some((_, predictors)), Some(reference)) => {
-                    Some(kl_from(&tape, &reference(shard.clone())?, predictors, &self.network.decoder.head)?)
+            let Some((value, predictors)) = self.token_stats(&tape, sequences, temperature)? else {
+                loss.grads(shard.clone(), &TokenStats { kl: kl_reference.map(|_| Vec::new()), ..empty_stats() })?;
+                return Ok(None);
+            };
+            let kl = match kl_reference {
+                Some(reference) => {
+                    Some(kl_from(&tape, &reference(shard.clone())?, &predictors, &self.network.decoder.head)?)
                 }
-                _ => None,
+                None => None,
             };
-            stats.kl = match &kl {
-                Some(kl) => Some(kl.tensor.to_vec1::<f32>()?),
-                None => kl_reference.map(|_| Vec::new()),
-            };
-            let mut grads = loss(shard.clone(), &stats)?;
-            let Some((value, _)) = value else { return Ok(None) };
-            let mut upstream = Vec::new();
-            let by_kl = grads.kl.take();
-            upstream.push((value, self.upstream_grad(grads)?));
+            let DeviceTokenGrads { both, kl: by_kl } = self.loss_grads(loss, shard, &value, kl.as_ref())?;
+            let mut upstream = vec![(value, both)];
             match (kl, by_kl) {
-                (Some(kl), Some(by_kl)) => {
-                    let rows = by_kl.len();
-                    upstream.push((kl, Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(self.device())?));
-                }
+                (Some(kl), Some(by_kl)) => upstream.push((kl, by_kl)),
                 (None, Some(_)) => return Err(Error::failed("the loss has a gradient of a KL that was not computed")),
                 (_, None) => {}
             }
@@ -213,15 +210,32 @@ impl Model {
         Ok(())
     }
 
-    /// The loss's gradient with respect to [`Model::token_stats`], `[2, rows]`.
-    fn upstream_grad(&self, grads: TokenGrads) -> Result<Tensor> {
+    /// The loss's gradient with respect to what [`Model::token_stats`] and [`kl_from`] give.
+    fn loss_grads(
+        &self,
+        loss: &dyn TokenLoss,
+        shard: &Range<usize>,
+        value: &Value,
+        kl: Option<&Value>,
+    ) -> Result<DeviceTokenGrads> {
+        if !self.uses_cpu_kernels() {
+            let of = |value: &Value| value.tensor.detach();
+            let stats = DeviceTokenStats { both: of(value), kl: kl.map(of) };
+            if let Some(grads) = loss.device_grads(shard.clone(), &stats)? {
+                return Ok(grads);
+            }
+        }
+        let mut stats = stats_of(&value.tensor)?;
+        stats.kl = kl.map(|kl| Ok::<_, Error>(numbers(&kl.tensor)?.to_vec())).transpose()?;
+        let grads = loss.grads(shard.clone(), &stats)?;
         let rows = grads.logprobs.len();
         let mut upstream = grads.logprobs;
         match grads.entropies {
             Some(entropies) => upstream.extend(entropies),
             None => upstream.resize(2 * rows, 0.0),
         }
-        Ok(Tensor::from_vec(upstream, (2, rows), &Device::Cpu)?.to_device(self.device())?)
+        let kl = grads.kl.map(|by_kl| Tensor::from_vec(by_kl, rows, self.device())).transpose()?;
+        Ok(DeviceTokenGrads { both: Tensor::from_vec(upstream, (2, rows), self.device())?, kl })
     }
 
     /// How `batch` is cut.
@@ -234,7 +248,7 @@ impl Model {
 
     /// Whether the fused CPU kernels do the work. A batch is then cut into shards that can run on a thread each.
     pub(super) fn uses_cpu_kernels(&self) -> bool {
-        self.fused() && matches!(self.device(), Device::Cpu)
+        self.fused() && in_main_memory(self.device())
     }
 
     /// Bytes of parameters by which the cut of a batch is chosen: the trainable ones, or all of a model so large that its shards run one

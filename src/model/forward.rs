@@ -4,7 +4,7 @@ use super::batch_layout::{Layout, Row};
 use super::decoder::DecoderInput;
 use super::sequence::{Prompt, Sequence, TokenStats};
 use super::transformer::Model;
-use crate::nn::{Linear, RowSource, Tape, Value, embed, linear, token_stats};
+use crate::nn::{Linear, RowSource, Tape, Value, embed, linear, numbers, token_stats};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -12,6 +12,13 @@ use std::sync::Arc;
 /// The statistics of no tokens.
 pub(super) fn empty_stats() -> TokenStats {
     TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None }
+}
+
+/// What [`Model::token_stats`] gives, in main memory.
+pub(super) fn stats_of(both: &Tensor) -> Result<TokenStats> {
+    let both = numbers(both)?;
+    let (logprobs, entropies) = both.split_at(both.len() / 2);
+    Ok(TokenStats { logprobs: logprobs.to_vec(), entropies: entropies.to_vec(), kl: None })
 }
 
 impl Model {
@@ -25,25 +32,22 @@ impl Model {
         Ok(linear(&tape, &Value::constant(hidden), &[&head], None)?.tensor)
     }
 
-    /// Statistics of every response token, and the value to differentiate with what it is made of, the normed hidden states that
-    /// predict them (`None` if there is no response token).
+    /// Log-probability and entropy of every response token, `[2, tokens]`, with what they are made of: the normed hidden states that
+    /// predict the tokens. `None` if there is no response token.
     pub(super) fn token_stats(
         &self,
         tape: &Tape,
         batch: &[Sequence],
         temperature: f32,
-    ) -> Result<(Option<(Value, Value)>, TokenStats)> {
+    ) -> Result<Option<(Value, Value)>> {
         let layout = Layout::of_sequences(batch, self.architecture())?;
         if layout.targets.is_empty() {
-            return Ok((None, empty_stats()));
+            return Ok(None);
         }
         let predictors = self.hidden(tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
         let predictors = self.network.decoder.finish(tape, &predictors)?;
         let value = token_stats(tape, &predictors, &self.network.decoder.head, layout.targets, temperature)?;
-        let mut both = value.tensor.to_vec2::<f32>()?;
-        let entropies = both.pop().unwrap_or_default();
-        let logprobs = both.pop().unwrap_or_default();
-        Ok((Some((value, predictors)), TokenStats { logprobs, entropies, kl: None }))
+        Ok(Some((value, predictors)))
     }
 
     /// Hidden states of all rows, or of the `wanted` ones, before the final norm; `keep` sees each layer's rotated `qkv`.

@@ -3,6 +3,7 @@
 
 use super::batch_layout::Layout;
 use super::decoder::DecoderInput;
+use super::device_sampler::DeviceSampler;
 use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
 use super::language_model::{MemoryFootprint as _, PromptSize};
 use super::transformer::Model;
@@ -13,7 +14,8 @@ use crate::model::{Completion, Prompt, ResponseEnd, SamplingParams};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
+use rand::RngExt;
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,20 +131,24 @@ impl Model {
             true => Box::new(FusedKvCache::new(layers, heads, room)),
             false => Box::new(ReferenceKvCache::new(layers, heads, room)),
         };
+        let chooser = match self.uses_cpu_kernels() {
+            true => Chooser::Host(sampler),
+            false => Chooser::Device(DeviceSampler::new(sampler, self.network.decoder.vocab_size(), self.device())?),
+        };
         let mut done = Vec::new();
         let mut active: Vec<Slot> = Vec::new();
         loop {
             if active.is_empty() || (cache.accepts_more() && active.len() + queue.samples <= slots) {
                 let taken = queue.take(active.len(), slots);
                 if !taken.is_empty() {
-                    active.extend(self.start(queue, &taken, sampler, cache.as_mut())?);
+                    active.extend(self.start(queue, &taken, sampler, &chooser, cache.as_mut())?);
                 } else if active.is_empty() {
                     return Ok(done);
                 } else {
-                    self.step(&mut active, sampler, cache.as_mut())?;
+                    self.step(&mut active, sampler, &chooser, cache.as_mut())?;
                 }
             } else {
-                self.step(&mut active, sampler, cache.as_mut())?;
+                self.step(&mut active, sampler, &chooser, cache.as_mut())?;
             }
             let going: Vec<bool> = active.iter().map(|slot| !sampler.ended(&slot.completion)).collect();
             if going.contains(&false) {
@@ -159,6 +165,7 @@ impl Model {
         queue: &Queue<'_>,
         taken: &[usize],
         sampler: &TokenSampler<'_>,
+        chooser: &Chooser<'_, '_>,
         cache: &mut dyn KvCache,
     ) -> Result<Vec<Slot>> {
         let samples = queue.samples;
@@ -179,15 +186,18 @@ impl Model {
                 slots.push(Slot { prompt, sample, position: laid.next, rng, completion });
             }
         }
-        let vocab = self.network.decoder.vocab_size();
-        let logits = read(&logits)?;
-        let rows: Vec<&[f32]> = logits.chunks_exact(vocab).flat_map(|row| std::iter::repeat_n(row, samples)).collect();
-        draw(&mut slots, &rows, sampler)?;
+        chooser.draw(&mut slots, &logits, samples, sampler)?;
         Ok(slots)
     }
 
     /// One more token for every active sample.
-    fn step(&self, active: &mut [Slot], sampler: &TokenSampler<'_>, cache: &mut dyn KvCache) -> Result<()> {
+    fn step(
+        &self,
+        active: &mut [Slot],
+        sampler: &TokenSampler<'_>,
+        chooser: &Chooser<'_, '_>,
+        cache: &mut dyn KvCache,
+    ) -> Result<()> {
         let tape = self.tape(false);
         let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
         let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
@@ -198,35 +208,63 @@ impl Model {
             Ok(Value::constant(cache.attend(layer, &qkv.tensor)?))
         })?;
         let logits = self.last_logits(&hidden)?;
-        let logits = read(&logits)?;
-        let rows: Vec<&[f32]> = logits.chunks_exact(self.network.decoder.vocab_size()).collect();
         active.iter_mut().for_each(|slot| slot.position += 1);
-        draw(active, &rows, sampler)
+        chooser.draw(active, &logits, 1, sampler)
     }
 
-    /// Logits of hidden states before the final norm, on the CPU: `[rows, vocab]`.
+    /// Logits of hidden states before the final norm: `[rows, vocab]`.
     fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
         let tape = self.tape(false);
         let hidden = self.network.decoder.finish(&tape, hidden)?;
         let head = crate::nn::Linear::without_bias(Arc::clone(&self.network.decoder.head));
-        Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
+        Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor)
     }
 }
 
-/// Draw the next token of each slot from its row of logits. Logits that are not finite are an error: some token would be drawn all the
-/// same, and the model would only look bad.
-fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &TokenSampler<'_>) -> Result<()> {
-    slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
-        let SampledToken { id, logprob } = sampler.draw(logits, &mut slot.rng);
+/// Where the next tokens are chosen.
+enum Chooser<'a, 'b> {
+    Host(&'a TokenSampler<'b>),
+    Device(DeviceSampler<'a, 'b>),
+}
+
+impl Chooser<'_, '_> {
+    /// Draw the next token of each slot; each row of `logits` is that of `samples` slots. Logits that are not finite are an error: some
+    /// token would be drawn all the same, and the model would only look bad.
+    fn draw(&self, slots: &mut [Slot], logits: &Tensor, samples: usize, sampler: &TokenSampler<'_>) -> Result<()> {
+        match self {
+            Chooser::Host(chooser) => {
+                let (_, vocab) = logits.dims2()?;
+                let logits = read(logits)?;
+                slots.par_iter_mut().enumerate().try_for_each(|(i, slot)| {
+                    let row = i / samples * vocab..(i / samples + 1) * vocab;
+                    let token = chooser.draw(&logits[row], &mut slot.rng);
+                    slot.push(token, sampler)
+                })
+            }
+            Chooser::Device(chooser) => {
+                let rows = (0..slots.len() as u32).map(|slot| slot / samples as u32).collect();
+                let rows = Tensor::from_vec(rows, slots.len(), logits.device())?;
+                let logits = if samples == 1 { logits.clone() } else { logits.index_select(&rows, 0)? };
+                let shares: Vec<f64> = slots.iter_mut().map(|slot| slot.rng.random()).collect();
+                let mut drawn = slots.iter_mut().zip(chooser.draw(&logits, &shares)?);
+                drawn.try_for_each(|(slot, token)| slot.push(token, sampler))
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn push(&mut self, SampledToken { id, logprob }: SampledToken, sampler: &TokenSampler<'_>) -> Result<()> {
+        let completion = &mut self.completion;
         if !logprob.is_finite() {
             return Err(Error::failed(format!(
                 "the model's output for token {} of a response is not finite; are its weights?",
-                slot.completion.ids.len()
+                completion.ids.len()
             )));
         }
-        slot.completion.ids.push(id);
-        slot.completion.logprobs.push(logprob);
-        slot.completion.finished = sampler.is_end(&slot.completion.ids);
+        completion.ids.push(id);
+        completion.logprobs.push(logprob);
+        completion.finished = sampler.is_end(&completion.ids);
         Ok(())
-    })
+    }
 }

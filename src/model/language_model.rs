@@ -6,7 +6,7 @@ use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
 use crate::model::sequence::{
-    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats,
+    Completion, HostLoss, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenLoss, TokenStats,
 };
 use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
@@ -37,7 +37,7 @@ pub trait LanguageModel: Sync {
         kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
-        self.distributed_backward(&Single, batch, temperature, kl_reference, loss)
+        self.distributed_backward(&Single, batch, temperature, kl_reference, &HostLoss(loss))
     }
     /// As [`LanguageModel::backward`], shared out between ranks that all give the same batch: `loss` is called for this rank's shards,
     /// and every rank ends with the gradients of the whole batch. On a CPU they do not depend on the number of ranks.
@@ -47,7 +47,7 @@ pub trait LanguageModel: Sync {
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&KlReference<'_>>,
-        loss: &LossFn<'_>,
+        loss: &dyn TokenLoss,
     ) -> Result<()>;
     /// A training step begins; dropout in it follows from `seed`. Without this call nothing is dropped: RFT does not make it.
     fn begin_step(&self, _seed: u64) {}

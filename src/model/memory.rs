@@ -5,7 +5,7 @@ use super::language_model::{BackwardBytes, GroupSize, LanguageModel, MemoryFootp
 use super::shapes::{DecoderShape, VisionShape};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
-use crate::nn::{Heads, KvBuffer, MAX_BATCH_SCORES, tile_width};
+use crate::nn::{Heads, KvBuffer, MAX_BATCH_SCORES, MAX_TILE_LOGITS, tile_width};
 use std::collections::BTreeMap;
 
 /// Bytes of an f32.
@@ -22,15 +22,16 @@ const SCORES: usize = 3;
 const BACKWARD_SCORES: usize = 5;
 /// And of a tile of logits (see `nn::tiled_logits`).
 const TILES_OF_LOGITS: usize = 6;
+/// And of the logits from which tokens are chosen at once (see `model::device_sampler`).
+const CHOOSING: usize = 12;
 
-/// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, up to
-/// so many scores (see `nn::attention`).
+/// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, and long ones
+/// in parts, up to so many scores (see `nn::attention`).
 fn scores(spans: impl Iterator<Item = ((usize, usize), usize)>, heads: usize) -> usize {
     let mut shapes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     spans.for_each(|(shape, count)| *shapes.entry(shape).or_default() += count);
     let together = |((rows, seen), count): ((usize, usize), usize)| {
-        let one = heads * rows * seen;
-        (count * one).min(one.max(MAX_BATCH_SCORES))
+        (count * heads * rows * seen).min(MAX_BATCH_SCORES.max(heads * seen))
     };
     shapes.into_iter().map(together).max().unwrap_or(0)
 }
@@ -271,8 +272,10 @@ impl Model {
             + rows * 5 * heads.query * heads.dim
             + SCORES * text_scores;
         let vision = patches * (v.patch_len + 14 * v.hidden_size + 3 * v.intermediate_size) + SCORES * frames;
-        let step =
-            active * (heads.query * (longest + new_tokens) * SCORES + 2 * t.vocab_size + 3 * t.intermediate_size);
+        let logits = active * t.vocab_size;
+        let step = active * (heads.query * (longest + new_tokens) * SCORES + 3 * t.intermediate_size)
+            + logits
+            + CHOOSING * logits.min(MAX_TILE_LOGITS);
         F32 * (cache + text.max(vision).max(step))
     }
 }

@@ -14,6 +14,7 @@ mod checkpoint_hash;
 mod compute_dtype;
 pub mod convert_dtype;
 mod decoder;
+mod device_sampler;
 mod file_names;
 mod forward;
 mod generate;
@@ -66,8 +67,8 @@ pub use positions::Positions;
 pub use processor::{MAX_PIXELS, Processor};
 pub use registry::parse_architecture;
 pub use sequence::{
-    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, ResponseEnd, SamplingParams, Sequence,
-    TokenGrads, TokenStats,
+    Completion, DeviceTokenGrads, DeviceTokenStats, HostLoss, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt,
+    ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenLoss, TokenStats,
 };
 pub use shapes::{DecoderShape, ImageTokens, VisionShape};
 pub use transformer::Model;

@@ -4,9 +4,9 @@ use super::batch_layout::Layout;
 use super::language_model::{Predictions, Predictor};
 use super::sequence::Sequence;
 use super::transformer::Model;
-use crate::nn::{LazyLogits, Linear, Tape, Value, linear, read};
+use crate::nn::{LazyLogits, Linear, Tape, Value, linear, numbers};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -34,9 +34,8 @@ impl Predictor for Model {
         let states = self.states(&tape, std::slice::from_ref(sequence))?;
         let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
         let logits = self.head(&tape, &states)?;
-        let on_cpu = read(&logits.tensor.to_device(&Device::Cpu)?)?.to_vec();
-        let by = upstream(on_cpu)?;
-        let by = Tensor::from_vec(by, logits.tensor.shape(), &Device::Cpu)?.to_device(self.device())?;
+        let by = upstream(numbers(&logits.tensor)?.to_vec())?;
+        let by = Tensor::from_vec(by, logits.tensor.shape(), self.device())?;
         tape.backward(vec![(logits, by)])
     }
 }
@@ -84,8 +83,7 @@ impl Predictions for Predicted<'_> {
     fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let logits = self.model.head(&self.model.tape(false), &states)?.tensor.to_device(&Device::Cpu)?;
-        Ok(read(&logits)?.to_vec())
+        Ok(numbers(&self.model.head(&self.model.tape(false), &states)?.tensor)?.to_vec())
     }
 }
 
@@ -94,6 +92,7 @@ mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::{LanguageModel, Prompt, TokenGrads, TokenStats};
+    use candle_core::Device;
     use std::sync::Mutex;
 
     fn tiny(seed: u64) -> Model {

@@ -3,7 +3,7 @@
 use crate::io::files::{self, FileChecksum};
 use crate::io::plain::json_fault;
 use crate::{Error, Result, nn};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -96,15 +96,9 @@ fn header(sources: &[Source<'_>], dtype: Dtype, about: &[(&str, String)]) -> std
 /// Give the numbers of a tensor to `each` in order, as f32 in main memory, at most [`TENSOR_PIECE`] of them at a time.
 fn pieces(tensor: &Tensor, mut each: impl FnMut(&[f32]) -> io::Result<()>) -> io::Result<()> {
     let all = tensor.contiguous().and_then(|t| t.flatten_all()).map_err(io::Error::other)?;
-    let piece = |start: usize| -> Result<Tensor> {
-        let piece = all.narrow(0, start, TENSOR_PIECE.min(all.elem_count() - start))?;
-        // Bringing a part of a device's tensor here as it is would bring all of it.
-        let piece = if piece.device().is_cpu() { piece } else { piece.force_contiguous()?.to_device(&Device::Cpu)? };
-        Ok(piece.to_dtype(DType::F32)?)
-    };
     for start in (0..all.elem_count()).step_by(TENSOR_PIECE) {
-        let piece = piece(start).map_err(io::Error::other)?;
-        each(&nn::read(&piece).map_err(io::Error::other)?)?;
+        let piece = all.narrow(0, start, TENSOR_PIECE.min(all.elem_count() - start)).map_err(io::Error::other)?;
+        each(&nn::numbers(&piece).map_err(io::Error::other)?)?;
     }
     Ok(())
 }
@@ -248,6 +242,7 @@ fn each<const N: usize>(from: &[u8], to: &mut [f32], convert: impl Fn([u8; N]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{DType, Device};
     use safetensors::tensor::{TensorView, serialize};
 
     fn sources<'a>(values: &'a [f32], tensor: &'a Tensor) -> Vec<Source<'a>> {

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::nn::LazyLogits;
+use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -55,8 +56,71 @@ pub struct TokenGrads {
     pub kl: Option<Vec<f32>>,
 }
 
+/// [`TokenStats`] on the device that computed them.
+#[derive(Debug, Clone)]
+pub struct DeviceTokenStats {
+    /// Log-probabilities and entropies, `[2, tokens]`.
+    pub both: Tensor,
+    /// See [`TokenStats::kl`]: `[tokens]`.
+    pub kl: Option<Tensor>,
+}
+
+impl DeviceTokenStats {
+    /// Log-probabilities, `[tokens]`.
+    pub fn logprobs(&self) -> Result<Tensor> {
+        Ok(self.both.narrow(0, 0, 1)?.flatten_all()?)
+    }
+
+    /// Entropies, `[tokens]`.
+    pub fn entropies(&self) -> Result<Tensor> {
+        Ok(self.both.narrow(0, 1, 1)?.flatten_all()?)
+    }
+
+    /// A number for each token, `[tokens]`, on the same device.
+    pub fn column(&self, numbers: impl IntoIterator<Item = f64>) -> Result<Tensor> {
+        let numbers: Vec<f32> = numbers.into_iter().map(|n| n as f32).collect();
+        Ok(Tensor::from_vec(numbers, self.both.dim(1)?, self.both.device())?)
+    }
+}
+
+/// [`TokenGrads`] on a device.
+#[derive(Debug, Clone)]
+pub struct DeviceTokenGrads {
+    /// With respect to log-probabilities and entropies, `[2, tokens]`.
+    pub both: Tensor,
+    /// With respect to the KL: `[tokens]`.
+    pub kl: Option<Tensor>,
+}
+
+impl DeviceTokenGrads {
+    /// These gradients with respect to log-probabilities, `[tokens]`, and none with respect to anything else.
+    pub fn of_logprobs(logprobs: &Tensor) -> Result<DeviceTokenGrads> {
+        Ok(DeviceTokenGrads { both: Tensor::stack(&[logprobs, &logprobs.zeros_like()?], 0)?, kl: None })
+    }
+}
+
 /// A loss: from the statistics of the given sequences of a batch to their gradient.
 pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
+
+/// A loss that may have its gradient in tensor ops, too.
+pub trait TokenLoss: Sync {
+    /// As [`LossFn`].
+    fn grads(&self, sequences: Range<usize>, stats: &TokenStats) -> Result<TokenGrads>;
+    /// The same on the device that has the statistics, so that nothing is read from it between a forward and a backward pass. `None` if this
+    /// loss has no such form: [`TokenLoss::grads`] is called then.
+    fn device_grads(&self, _sequences: Range<usize>, _stats: &DeviceTokenStats) -> Result<Option<DeviceTokenGrads>> {
+        Ok(None)
+    }
+}
+
+/// A loss that is computed in main memory.
+pub struct HostLoss<'a>(pub &'a LossFn<'a>);
+
+impl TokenLoss for HostLoss<'_> {
+    fn grads(&self, sequences: Range<usize>, stats: &TokenStats) -> Result<TokenGrads> {
+        self.0(sequences, stats)
+    }
+}
 
 /// The next-token logits of another model at every response token of the given sequences of a batch.
 pub type KlReference<'a> = dyn Fn(Range<usize>) -> Result<LazyLogits> + Sync + 'a;

@@ -50,6 +50,16 @@ impl<'a> TokenSampler<'a> {
         TokenSampler { is_stopped, ..self }
     }
 
+    /// The settings.
+    pub fn settings(&self) -> &SamplingParams {
+        &self.settings
+    }
+
+    /// Tokens that are never chosen.
+    pub fn banned(&self) -> &[u32] {
+        &self.banned
+    }
+
     /// The seed of the settings.
     pub fn seed(&self) -> u64 {
         self.settings.seed

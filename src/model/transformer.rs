@@ -4,7 +4,7 @@ use super::architecture::{Architecture, Network};
 use super::language_model::{LanguageModel, MemoryFootprint};
 use super::lora::Adapter;
 use super::parts::Part;
-use super::sequence::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats};
+use super::sequence::{Completion, KlReference, Prompt, ResponseEnd, SamplingParams, Sequence, TokenLoss, TokenStats};
 use super::weights::{self, NamedWeights};
 use crate::Result;
 use crate::comm::Communicator;
@@ -145,7 +145,7 @@ impl LanguageModel for Model {
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&KlReference<'_>>,
-        loss: &LossFn<'_>,
+        loss: &dyn TokenLoss,
     ) -> Result<()> {
         self.backward_shards(comm, batch, temperature, kl_reference, loss)
     }

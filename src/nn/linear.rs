@@ -1,6 +1,7 @@
 //! Linear layers: `y = x W^T + b (+ residual)`. Several layers of one input run as one op, each with an optional LoRA adapter.
 
 use crate::Result;
+use crate::nn::host::in_main_memory;
 use crate::nn::lora::{self, DropoutMask, LayerShape, Lora};
 use crate::nn::matmul::{Matrix, MatrixMut};
 use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
@@ -200,7 +201,7 @@ pub(super) enum MatmulDtype {
 impl MatmulDtype {
     /// The precision set for `weight`; always that of the activations on a CPU.
     pub fn of(weight: &Parameter) -> MatmulDtype {
-        match weight.uses_bf16_matmul() && !weight.var.device().is_cpu() {
+        match weight.uses_bf16_matmul() && !in_main_memory(weight.var.device()) {
             true => MatmulDtype::Bf16,
             false => MatmulDtype::Activations,
         }

@@ -1,5 +1,6 @@
 //! A model weight: its value, whether it trains, and the gradient that has been accumulated for it.
 
+use crate::nn::host::in_main_memory;
 use crate::nn::slice::{self, read};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor, Var};
@@ -70,7 +71,7 @@ impl Parameter {
     /// Round the value to the bf16 copy, if there is one. To be called whenever the value has changed.
     pub fn sync_bf16_copy(&self) -> Result<()> {
         let Some(copy) = self.bf16_copy.get() else { return Ok(()) };
-        match copy.device().is_cpu() {
+        match in_main_memory(copy.device()) {
             true => copy.as_tensor().inplace_op1(&RoundToBf16(self.var.as_tensor()))?,
             false => copy.set(&self.var.as_tensor().to_dtype(DType::BF16)?)?,
         }

@@ -1,7 +1,8 @@
 //! CPU tensors as f32 slices, for reading and for writing in place.
 
+use crate::nn::host::{bring, in_main_memory};
 use crate::{Error, Result};
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Mutex;
@@ -31,7 +32,9 @@ impl Deref for Slice<'_> {
 pub fn read(tensor: &Tensor) -> Result<Slice<'_>> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Slice { start, len: end - start, storage }),
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) if in_main_memory(tensor.device()) => {
+            Ok(Slice { start, len: end - start, storage })
+        }
         _ => Err(Error::failed(format!(
             "kernel needs a contiguous f32 CPU tensor, got {:?} {:?} on {:?}",
             tensor.dtype(),
@@ -41,6 +44,35 @@ pub fn read(tensor: &Tensor) -> Result<Slice<'_>> {
     }
 }
 
+/// Numbers of a tensor in main memory.
+pub enum Numbers<'a> {
+    /// Where they are.
+    Here(Slice<'a>),
+    /// Brought from a device, or converted.
+    Brought(Vec<f32>),
+}
+
+impl Deref for Numbers<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Numbers::Here(slice) => slice,
+            Numbers::Brought(numbers) => numbers,
+        }
+    }
+}
+
+/// The numbers of a tensor as f32, row by row: as they lie in main memory, or in one read from its device.
+pub fn numbers(tensor: &Tensor) -> Result<Numbers<'_>> {
+    let here = in_main_memory(tensor.device());
+    if here && tensor.dtype() == DType::F32 && tensor.is_contiguous() {
+        return Ok(Numbers::Here(read(tensor)?));
+    }
+    let tensor = if here { tensor.clone() } else { bring(tensor)? };
+    Ok(Numbers::Brought(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?))
+}
+
 /// A CPU tensor that owns `data`.
 pub fn from_vec(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(data, shape.into(), &Device::Cpu)?)
@@ -48,6 +80,9 @@ pub fn from_vec(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
 
 /// Write to the elements of a contiguous f32 CPU tensor in place. Every other handle to its storage sees the change.
 pub fn mutate<R>(tensor: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    if !in_main_memory(tensor.device()) {
+        return Err(Error::failed("in-place kernel needs a tensor in main memory"));
+    }
     let op = Mutate(Mutex::new((Some(f), None)));
     tensor.inplace_op1(&op)?;
     let result = op.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).1;

@@ -6,9 +6,10 @@
 //! Why not candle's autograd: it computes a gradient for every operand (frozen weights and constants too), allocates zeros and adds
 //! for every edge of the graph, keeps everything until the end, and reports nothing when an op has no backward pass.
 
+use crate::nn::host::in_main_memory;
 use crate::nn::{GradOrder, Parameter, slice};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -219,7 +220,7 @@ impl Grads<'_> {
 const CHUNK: usize = 1 << 14;
 
 fn on_cpu_f32(tensor: &Tensor) -> bool {
-    matches!(tensor.device(), Device::Cpu) && tensor.dtype() == DType::F32
+    in_main_memory(tensor.device()) && tensor.dtype() == DType::F32
 }
 
 /// Records the ops of a forward pass.
@@ -271,7 +272,7 @@ impl Tape {
     /// Whether ops on a weight run as fused CPU kernels, which read f32 and bf16.
     pub fn is_fused_weight(&self, weight: &Parameter) -> bool {
         let tensor = weight.compute_var().as_tensor();
-        self.fused && matches!(tensor.device(), Device::Cpu) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
+        self.fused && in_main_memory(tensor.device()) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
     }
 
     /// A leaf whose gradient [`Tape::backward_with_leaves`] returns.

@@ -6,7 +6,7 @@ use super::freeze::has_image;
 use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use super::job::{ExampleId, TrainJob};
 use super::objective::Nll;
-use super::optimizer::{name_some, sum_of_squares};
+use super::optimizer::{grad_squares, name_some};
 use crate::model::Sequence;
 use crate::tasks::encode_example;
 use crate::{Error, Result};
@@ -53,13 +53,12 @@ fn probe(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {
     let trainable: Vec<_> = job.model.parameters().iter().filter(|p| p.trainable()).collect();
     trainable.iter().for_each(|p| p.clear_grad());
     accumulate_gradients(job.comm, job.model, None, &Nll::default(), &[MicroBatch::new(&batch)], 1.0)?;
-    let mut squares = Vec::with_capacity(trainable.len());
-    for parameter in &trainable {
-        let grad = parameter.grad();
-        parameter.clear_grad();
-        squares.push((parameter.name.as_str(), grad.map(|g| sum_of_squares(&g)).transpose()?));
-    }
-    check_gradients(&squares)
+    let grads = trainable.iter().map(|p| {
+        let grad = p.grad();
+        p.clear_grad();
+        (p.name.as_str(), grad)
+    });
+    check_gradients(&grad_squares(grads, &[])?.0)
 }
 
 /// Check the sum of squares of every trainable parameter's gradient in the first batch.

@@ -7,7 +7,7 @@
 //! micro-batches (its sequences share their prompt's computation), and an entropy bonus can be added.
 
 use super::algorithm::Algorithm;
-use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
+use super::gradient_accumulation::{MicroBatch, start_gradients};
 use super::job::ExampleId;
 use super::metrics::{Metrics, RolloutLine, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
@@ -133,39 +133,34 @@ fn step(
     started: Instant,
 ) -> Result<()> {
     let job = ctx.job;
-    let sums = accumulate_gradients(
-        job.comm,
-        job.model,
-        job.reference,
-        objective,
-        micro_batches,
-        settings.rollout.temperature,
-    )?;
-    let tokens = sums.metrics.get("tokens").max(1.0);
-    let mean = |name: &str| sums.metrics.get(name) / tokens;
+    let temperature = settings.rollout.temperature;
+    let pending = start_gradients(job.comm, job.model, job.reference, objective, micro_batches, temperature)?;
     let measured = |name: &str| metrics.get(name).unwrap_or(0.0);
-    let sample = StallSample {
+    let mut sample = StallSample {
         reward_std: measured("reward_std"),
         reward: measured("reward"),
         best: settings.reward.best(),
         well_formed: 1.0 - measured("format_failures"),
-        entropy: mean("entropy"),
+        entropy: 0.0,
     };
-    metrics.push("kl", mean("kl"));
-    metrics.push("entropy", mean("entropy"));
-    metrics.push("ratio", mean("ratio"));
-    metrics.push("clip_ratio_low", mean("clipped_low"));
-    metrics.push("clip_ratio_high", mean("clipped_high"));
-    metrics.push("clip_ratio", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
-    let sequences = micro_batches.iter().flat_map(|m| m.sequences());
-    let report = StepReport {
-        loss: sums.loss,
-        metrics,
-        example_ids: groups.iter().map(|g| g.id.clone()).collect(),
-        tokens: sequences.map(|s| s.prompt.ids.len() + s.response.len()).sum(),
-        started,
-    };
-    ctx.optimizer_step(report)?;
+    ctx.optimizer_step(pending, |sums| {
+        let tokens = sums.metrics.get("tokens").max(1.0);
+        let mean = |name: &str| sums.metrics.get(name) / tokens;
+        sample.entropy = mean("entropy");
+        metrics.push("kl", mean("kl"));
+        metrics.push("entropy", mean("entropy"));
+        metrics.push("ratio", mean("ratio"));
+        metrics.push("clip_ratio_low", mean("clipped_low"));
+        metrics.push("clip_ratio_high", mean("clipped_high"));
+        metrics.push("clip_ratio", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
+        let sequences = micro_batches.iter().flat_map(|m| m.sequences());
+        StepReport {
+            metrics,
+            example_ids: groups.iter().map(|g| g.id.clone()).collect(),
+            tokens: sequences.map(|s| s.prompt.ids.len() + s.response.len()).sum(),
+            started,
+        }
+    })?;
     for warning in ctx.state.stall.observe(settings.stall, &sample) {
         ctx.callback.note(&format!("step {}: {warning}", ctx.state.step));
     }

@@ -6,10 +6,10 @@
 
 use crate::io::files::FileChecksum;
 use crate::model::safetensors_file::{self, Source, TensorFile, Values};
-use crate::nn::Parameter;
+use crate::nn::{self, Parameter, in_main_memory, read_together};
 use crate::train::settings::TrainSettings;
 use crate::{Error, Result};
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo};
 use std::path::Path;
@@ -54,11 +54,9 @@ impl AdamW {
             if value.dtype() != DType::F32 {
                 return Err(Error::failed(format!("{} is {:?}: weights train in f32", parameter.name, value.dtype())));
             }
-            let moments = match value.device() {
-                Device::Cpu => {
-                    Moments::Cpu { first: vec![0.0; value.elem_count()], second: vec![0.0; value.elem_count()] }
-                }
-                _ => Moments::Device { first: value.zeros_like()?, second: value.zeros_like()? },
+            let moments = match in_main_memory(value.device()) {
+                true => Moments::Cpu { first: vec![0.0; value.elem_count()], second: vec![0.0; value.elem_count()] },
+                false => Moments::Device { first: value.zeros_like()?, second: value.zeros_like()? },
             };
             slots.push(Slot { parameter: parameter.clone(), decay: value.rank() >= 2, moments });
         }
@@ -70,10 +68,9 @@ impl AdamW {
         self.step
     }
 
-    /// The sum of squares of every trained parameter's gradient with the parameter's name; `None` where no gradient is.
-    pub fn grad_squares(&self) -> Result<Vec<(&str, Option<f64>)>> {
-        let one = |slot: &'_ Slot| slot.parameter.grad().map(|grad| sum_of_squares(&grad)).transpose();
-        self.slots.iter().map(|slot| Ok((slot.parameter.name.as_str(), one(slot)?))).collect()
+    /// [`grad_squares`] of the trained parameters.
+    pub fn grad_squares(&self, more: &[Tensor]) -> Result<(GradSquares<'_>, Vec<Vec<f64>>)> {
+        grad_squares(self.slots.iter().map(|slot| (slot.parameter.name.as_str(), slot.parameter.grad())), more)
     }
 
     /// Global norm of all gradients, summed in f64 in the order of the parameters.
@@ -81,7 +78,7 @@ impl AdamW {
     /// # Errors
     /// A gradient that is not finite: the parameters are named.
     pub fn grad_norm(&self) -> Result<f64> {
-        norm_of(&self.grad_squares()?)
+        norm_of(&self.grad_squares(&[])?.0)
     }
 
     /// One step with learning rate `lr`, the gradients scaled down to `max_norm` if `norm` is above it (`max_norm` 0: never).
@@ -271,6 +268,35 @@ fn step_piece(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mu
     }
 }
 
+/// Parameters by name, each with the sum of squares of its gradient; `None` where no gradient is.
+pub type GradSquares<'a> = Vec<(&'a str, Option<f64>)>;
+
+/// The sums of squares of these gradients. The numbers of `more` tensors come from the device in the same read.
+pub fn grad_squares<'a>(
+    grads: impl Iterator<Item = (&'a str, Option<Tensor>)>,
+    more: &[Tensor],
+) -> Result<(GradSquares<'a>, Vec<Vec<f64>>)> {
+    let mut on_device = more.to_vec();
+    let mut squares = Vec::new();
+    for (name, grad) in grads {
+        squares.push((
+            name,
+            match grad.as_ref().map(sum_of_squares).transpose()? {
+                Some(Squares::Device(sum)) => {
+                    on_device.push(sum);
+                    None
+                }
+                Some(Squares::Host(sum)) => Some(Some(sum)),
+                None => Some(None),
+            },
+        ));
+    }
+    let mut read = read_together(&on_device)?;
+    let mut sums = read.split_off(more.len()).into_iter().flatten();
+    let squares = squares.into_iter().map(|(name, known)| (name, known.unwrap_or_else(|| sums.next())));
+    Ok((squares.collect(), read))
+}
+
 /// The norm of what [`AdamW::grad_squares`] gives.
 ///
 /// # Errors
@@ -284,32 +310,55 @@ pub fn norm_of(squares: &[(&str, Option<f64>)]) -> Result<f64> {
     Ok(known().map(|(_, s)| s).sum::<f64>().sqrt())
 }
 
-/// Sum of squares in f64, in an order that does not depend on the number of threads (CPU).
-pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
-        drop(storage);
-        return squares_on_device(&tensor);
-    };
-    let pieces: Vec<f64> = values[from..to].par_chunks(PIECE).map(piece_squares).collect();
-    Ok(pieces.iter().sum())
+/// A sum of squares in f64, where the numbers are.
+pub enum Squares {
+    /// In main memory.
+    Host(f64),
+    /// On a device: `[1]`.
+    Device(Tensor),
 }
 
-/// The same in candle ops: sums of rows, some rows at a time, added up here. A sum of everything at once is one block's work on a GPU.
-fn squares_on_device(tensor: &Tensor) -> Result<f64> {
+impl Squares {
+    /// The sum of several sums, in order; those on a device come in one read.
+    pub fn total(sums: &[Squares]) -> Result<f64> {
+        let (mut total, mut on_device) = (0.0, Vec::new());
+        for sum in sums {
+            match sum {
+                Squares::Host(sum) => total += sum,
+                Squares::Device(sum) => on_device.push(sum.clone()),
+            }
+        }
+        Ok(read_together(&on_device)?.iter().flatten().fold(total, |total, sum| total + sum))
+    }
+}
+
+/// Sum of squares, in an order that does not depend on the number of threads (CPU).
+pub fn sum_of_squares(tensor: &Tensor) -> Result<Squares> {
+    if !(in_main_memory(tensor.device()) && tensor.dtype() == DType::F32) {
+        return Ok(Squares::Device(squares_on_device(tensor)?));
+    }
+    let tensor = tensor.contiguous()?;
+    let pieces: Vec<f64> = nn::read(&tensor)?.par_chunks(PIECE).map(piece_squares).collect();
+    Ok(Squares::Host(pieces.iter().sum()))
+}
+
+/// The same in candle ops, `[1]`: sums of rows, some rows at a time. A sum of everything at once is one block's work on a GPU.
+fn squares_on_device(tensor: &Tensor) -> Result<Tensor> {
     const WIDTH: usize = 1024;
     let flat = tensor.detach().flatten_all()?;
     let count = flat.elem_count();
     let whole = count / WIDTH * WIDTH;
-    let mut total = 0.0;
+    let mut total = Tensor::zeros(1, DType::F64, flat.device())?;
+    let mut add = |start: usize, len: usize, width: usize| -> Result<()> {
+        let rows = flat.narrow(0, start, len)?.reshape(((), width))?.sqr()?.sum(1)?;
+        total = (&total + rows.to_dtype(DType::F64)?.sum_keepdim(0)?)?;
+        Ok(())
+    };
     for start in (0..whole).step_by(DEVICE_PIECE) {
-        let rows = flat.narrow(0, start, DEVICE_PIECE.min(whole - start))?.reshape(((), WIDTH))?;
-        total += rows.sqr()?.sum(1)?.to_vec1::<f32>()?.into_iter().map(f64::from).sum::<f64>();
+        add(start, DEVICE_PIECE.min(whole - start), WIDTH)?;
     }
     if whole < count {
-        let rest = flat.narrow(0, whole, count - whole)?.to_vec1::<f32>()?;
-        total += rest.into_iter().map(|v| f64::from(v).powi(2)).sum::<f64>();
+        add(whole, count - whole, count - whole)?;
     }
     Ok(total)
 }

@@ -7,7 +7,7 @@ use super::gradient_accumulation::{BatchStatistics, MicroBatch, accumulate_gradi
 use super::job::{ExampleId, TrainJob};
 use super::metrics::Metrics;
 use super::objective::PriorKl;
-use super::optimizer::sum_of_squares;
+use super::optimizer::{Squares, sum_of_squares};
 use crate::data::{Cursor, ExampleSampler};
 use crate::model::Sequence;
 use crate::nn::Parameter;
@@ -71,16 +71,16 @@ pub fn add_l2_sp(parameters: &[Arc<Parameter>], starts: &[Arc<Parameter>], coef:
     if parameters.len() != starts.len() {
         return Err(Error::failed("train.l2_sp: the initial model has other parameters"));
     }
-    let mut squares = 0.0;
+    let mut squares = Vec::new();
     for (parameter, start) in parameters.iter().zip(starts).filter(|(parameter, _)| parameter.trainable()) {
         let start = start.var.as_tensor().detach().to_dtype(DType::F32)?;
         let moved = (parameter.var.as_tensor().detach() - start)?;
-        squares += sum_of_squares(&moved)?;
+        squares.push(sum_of_squares(&moved)?);
         let pull = (moved * coef)?;
         parameter.set_grad(Some(match parameter.grad() {
             Some(grad) => (grad + pull)?,
             None => pull,
         }));
     }
-    Ok(0.5 * coef * squares)
+    Ok(0.5 * coef * Squares::total(&squares)?)
 }

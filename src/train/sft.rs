@@ -7,7 +7,7 @@
 //! a round makes several steps, each on other examples, whose log-probabilities under the model at its start are known (PSFT).
 
 use super::algorithm::Algorithm;
-use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
+use super::gradient_accumulation::{MicroBatch, start_gradients};
 use super::job::ExampleId;
 use super::metrics::Metrics;
 use super::objective::{self, RequiredInputs};
@@ -42,21 +42,24 @@ impl Algorithm for Sft {
             job.model.begin_step(rng::stream(config.train.seed, "step", &[ctx.state.step as u64]).next_u64());
 
             // Gradients: one forward and backward for each micro-batch.
-            let sums = accumulate_gradients(job.comm, job.model, job.reference, &*objective, &micro_batches, 1.0)?;
+            let pending = start_gradients(job.comm, job.model, job.reference, &*objective, &micro_batches, 1.0)?;
 
             // The optimizer step.
-            let mut metrics = Metrics::default();
-            metrics.push("entropy", sums.metrics.get("entropy"));
-            metrics.push("response_tokens", sums.totals.tokens);
-            for name in ["kl", "ratio", "clip_ratio"] {
-                if sums.metrics.iter().any(|(measured, _)| measured == name) {
-                    metrics.push(name, sums.metrics.get(name));
-                }
-            }
-            metrics.extend(&std::mem::take(&mut resampled));
             let sequences = micro_batches.iter().flat_map(MicroBatch::sequences);
             let tokens = sequences.map(|s| s.prompt.ids.len() + s.response.len()).sum();
-            ctx.optimizer_step(StepReport { loss: sums.loss, metrics, example_ids: ids, tokens, started })?;
+            let resampled = std::mem::take(&mut resampled);
+            ctx.optimizer_step(pending, |sums| {
+                let mut metrics = Metrics::default();
+                metrics.push("entropy", sums.metrics.get("entropy"));
+                metrics.push("response_tokens", sums.totals.tokens);
+                for name in ["kl", "ratio", "clip_ratio"] {
+                    if sums.metrics.iter().any(|(measured, _)| measured == name) {
+                        metrics.push(name, sums.metrics.get(name));
+                    }
+                }
+                metrics.extend(&resampled);
+                StepReport { metrics, example_ids: ids, tokens, started }
+            })?;
             started = Instant::now();
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::batch_sampler::BatchSampler;
 use super::callback::TrainerCallback;
 use super::early_signs::EarlySigns;
+use super::gradient_accumulation::{BatchStatistics, PendingStatistics};
 use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
 use super::metrics::{ExamplesLine, Log, LogSizes, Metrics, SampleLine};
@@ -132,8 +133,6 @@ pub struct StepContext<'a> {
 
 /// What an optimizer step is made from, apart from the gradients in the parameters.
 pub struct StepReport {
-    /// The loss.
-    pub loss: f64,
     /// What the algorithm measured.
     pub metrics: Metrics,
     /// Ids of the examples.
@@ -155,18 +154,24 @@ impl StepContext<'_> {
         Ok((ids, sequences))
     }
 
-    /// Add the penalties, clip the gradients, update the weights, count the step and record it.
+    /// Add the penalties, clip the gradients, update the weights, count the step and record what `report` makes of its sums.
     ///
     /// # Errors
     /// A loss or a gradient that is not finite: step and examples are named.
-    pub fn optimizer_step(&mut self, report: StepReport) -> Result<()> {
-        let StepReport { loss, metrics: measured, example_ids, tokens, started } = report;
+    pub fn optimizer_step(
+        &mut self,
+        pending: PendingStatistics<'_>,
+        report: impl FnOnce(&BatchStatistics) -> StepReport,
+    ) -> Result<()> {
         let step = self.state.step;
+        let penalties = penalties::add_gradients(self.job, step)?;
+        // From here on the step waits for the device.
+        let (squares, read) = self.optimizer.grad_squares(pending.unread())?;
+        let sums = pending.finish(&read)?;
+        let StepReport { metrics: measured, example_ids, tokens, started } = report(&sums);
         let ids: Vec<&str> = example_ids.iter().map(String::as_str).collect();
         let place = || format!("step {} (examples {})", step + 1, name_some(&ids));
-        let penalties = penalties::add_gradients(self.job, step)?;
-        let loss = loss + penalties.loss;
-        let squares = self.optimizer.grad_squares()?;
+        let loss = sums.loss + penalties.loss;
         if std::mem::take(&mut self.check_gradients) {
             check_gradients(&squares)?;
         }

@@ -3,7 +3,7 @@
 // Each test binary uses its part of this.
 #![allow(dead_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A command line: words, or a text of words, in which 'quotes' keep some together.
@@ -42,8 +42,13 @@ impl<const N: usize> Line for &[&str; N] {
     }
 }
 
+/// The program under test: cargo's, or that of a test binary that was built elsewhere.
+pub fn program() -> PathBuf {
+    std::env::var_os("CARGO_BIN_EXE_jigsaw").unwrap_or_else(|| env!("CARGO_BIN_EXE_jigsaw").into()).into()
+}
+
 fn run(dir: &Path, words: &[String]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(words).current_dir(dir).output().unwrap()
+    Command::new(program()).args(words).current_dir(dir).output().unwrap()
 }
 
 impl Line for &Vec<&str> {

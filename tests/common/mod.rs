@@ -7,24 +7,41 @@ use candle_core::{Device, Tensor, safetensors};
 use jigsaw::model::{ImageInput, Prompt, Sequence};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where models are tested: on the CPU, or where JIGSAW_TEST_DEVICE says (`cuda` or `cuda:N`, in a build with that feature).
+/// Where models are tested: on the CPU, or where JIGSAW_TEST_DEVICE says: `cuda` or `cuda:N`, in a build with that feature, or `emulated`, the
+/// path of a GPU on tensors of the CPU.
 pub fn device() -> Device {
     match std::env::var("JIGSAW_TEST_DEVICE").ok().as_deref() {
         None | Some("" | "cpu") => Device::Cpu,
+        Some("emulated") => {
+            jigsaw::nn::emulate_device();
+            Device::Cpu
+        }
         Some(name) => {
             let index = name.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or("0").parse());
-            let index =
-                index.and_then(Result::ok).unwrap_or_else(|| panic!("JIGSAW_TEST_DEVICE={name}: cpu, cuda or cuda:N"));
+            let index = index
+                .and_then(Result::ok)
+                .unwrap_or_else(|| panic!("JIGSAW_TEST_DEVICE={name}: cpu, cuda, cuda:N or emulated"));
             Device::new_cuda(index).unwrap()
         }
     }
 }
 
+/// Whether models are tested with the CPU's kernels, whose results depend on nothing but the input. A GPU's library may sum in another order
+/// where more rows are multiplied.
+pub fn on_cpu_kernels() -> bool {
+    jigsaw::nn::in_main_memory(&device())
+}
+
+/// The repository: where cargo says, or where a test binary that was built elsewhere is told to look.
+pub fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    root().join("tests/fixtures").join(name)
 }
 
 pub fn json(name: &str) -> Value {

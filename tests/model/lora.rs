@@ -250,7 +250,7 @@ fn bytes(path: PathBuf) -> Vec<u8> {
 fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::common::root();
     let base = root.join("data/base-tiny");
     let base = base.display();
     done(at, "gen --images scenes --grid 2x1 --count 24 --split 2,1,1 --out data");
@@ -360,12 +360,12 @@ fn first_line(text: &str) -> String {
 fn frozen_weights_in_bf16_give_the_bytes_of_the_same_weights_in_f32() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
+    let base = crate::common::root().join("data/base-tiny");
     done(at, &format!("model convert {} --dtype bf16 --out base", base.display()));
     // Pictures of more visual tokens than are multiplied in another order.
     done(at, "gen --images scenes --grid 3x2 --count 12 --split 1,1,1 --out data");
     let held = |how: &str, line: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_jigsaw"))
+        let output = Command::new(crate::command::program())
             .args(line.split_whitespace())
             .current_dir(at)
             .env("JIGSAW_FROZEN_WEIGHTS", how)

@@ -157,7 +157,7 @@ fn a_sequence_scores_the_same_alone_and_in_a_batch() {
         for (a, b) in together.logprobs.iter().zip(&alone) {
             assert!((a - b).abs() < 1e-5, "{a} against {b}");
         }
-        if model.fused() {
+        if model.fused() && common::on_cpu_kernels() {
             assert_eq!(together.logprobs, alone, "to the last bit");
         }
     }
@@ -269,5 +269,7 @@ fn more_samples_than_slots_are_all_decoded() {
     let few = model.generate(&prompts[..3], 8, &sampling, &eos, &[]).unwrap();
     assert_eq!(many.len(), 70);
     assert!(many.iter().all(|row| row.len() == 8));
-    assert_eq!(many[..3], few[..], "to the last bit");
+    if common::on_cpu_kernels() {
+        assert_eq!(many[..3], few[..], "to the last bit");
+    }
 }

@@ -9,10 +9,10 @@ use jigsaw::model::processor::{ChatTemplate, ImageProcessor, Tokens, smart_resiz
 use jigsaw::model::{parse_architecture, read_architecture};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/processor").join(name)
+    crate::common::root().join("tests/fixtures/processor").join(name)
 }
 
 fn recorded(name: &str) -> Value {

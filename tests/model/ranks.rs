@@ -5,7 +5,9 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, Single, threads};
 use jigsaw::data::Record;
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{LanguageModel as _, Model, Prompt, Sequence, TokenGrads, all_reduce, load as load_model};
+use jigsaw::model::{
+    HostLoss, LanguageModel as _, LossFn, Model, Prompt, Sequence, TokenGrads, all_reduce, load as load_model,
+};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
@@ -280,7 +282,7 @@ fn a_damaged_checkpoint_is_passed_over_by_every_rank() {
 // The real model.
 
 fn jigsaw(line: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split_whitespace()).output().unwrap();
+    let output = Command::new(crate::command::program()).args(line.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -288,7 +290,7 @@ fn jigsaw(line: &str) {
 fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     for (name, grid) in [("data", "2x1"), ("replay", "2x2")] {
         let out = at(name);
         jigsaw(&format!(
@@ -369,12 +371,13 @@ type PassOutputs = (Vec<Option<Vec<f32>>>, Vec<f32>);
 fn gradients(load: &(dyn Fn() -> Model + Sync), batch: &[Sequence], comm: &dyn Communicator) -> Result<PassOutputs> {
     let model = load();
     for weight in [1.0, -0.3] {
-        model.distributed_backward(comm, batch, 1.0, None, &|shard, stats| {
+        let loss: &LossFn<'_> = &|shard, stats| {
             let of = |(i, s): (usize, &Sequence)| vec![weight * (1.0 + (shard.start + i) as f32); s.response.len()];
             let logprobs: Vec<f32> = batch[shard.clone()].iter().enumerate().flat_map(of).collect();
             assert_eq!(logprobs.len(), stats.logprobs.len());
             Ok(TokenGrads { logprobs, entropies: None, kl: None })
-        })?;
+        };
+        model.distributed_backward(comm, batch, 1.0, None, &HostLoss(loss))?;
     }
     let numbers = |grad: candle_core::Tensor| grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let gradients = model.parameters().iter().map(|p| p.grad().map(numbers)).collect();

@@ -106,7 +106,7 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
         let exact = form(jigsaw::model::load(&whole, &common::device()).unwrap());
         let scores = [&mixed, &rounded, &exact].map(|model| model.score(&batch, 1.0).unwrap().logprobs);
         // A GPU rounds the other factor as well, and so do the fused kernels of a processor with products in bf16.
-        let exactly = common::device().is_cpu() && !(fused && jigsaw::nn::bf16_instructions().is_some());
+        let exactly = common::on_cpu_kernels() && !(fused && jigsaw::nn::bf16_instructions().is_some());
         let near = |a: &[f32], b: &[f32], most: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);
         let most = if exactly { 0.0 } else { 0.05 };
         assert!(near(&scores[0], &scores[1], most), "{scores:?}");
@@ -127,7 +127,7 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
 }
 
 fn jigsaw(args: &[String]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    let mut command = Command::new(crate::command::program());
     command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -150,7 +150,7 @@ fn checkpoints(run: &Path) -> usize {
 fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     succeed(&words(&format!(
         "gen --images {} --limit 12 --grid 2x1 --count 12 --out {}",
         photos.display(),
@@ -206,7 +206,7 @@ fn rewrite(data: &Path, change: impl Fn(usize, &mut serde_json::Value)) {
 fn a_vision_tower_that_no_example_reaches_stays_as_it_is_and_one_image_is_enough() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     succeed(&words(&format!("model init --out {}", at("tiny").display())));
     for (name, shown) in [("mixed", 1), ("text", 0)] {
         let data = at(name);
@@ -263,7 +263,7 @@ fn a_vision_tower_that_no_example_reaches_stays_as_it_is_and_one_image_is_enough
 fn weights_that_are_no_numbers_stop_a_run_before_its_first_step_and_an_evaluation() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     succeed(&words(&format!(
         "gen --images {} --limit 10 --grid 2x2 --count 10 --out {}",
         photos.display(),
@@ -305,7 +305,7 @@ fn weights_that_are_no_numbers_stop_a_run_before_its_first_step_and_an_evaluatio
 fn a_signal_finishes_the_step_and_saves_and_wrong_usage_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let photos = crate::common::root().join("data/photos");
     succeed(&words(&format!(
         "gen --images {} --limit 10 --grid 2x1 --count 10 --out {}",
         photos.display(),

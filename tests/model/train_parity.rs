@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    crate::common::root().join("tests/fixtures").join(name)
 }
 
 fn json(name: &str) -> Value {

@@ -11,7 +11,7 @@ use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
 use jigsaw::model::{
-    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenStats,
+    Completion, KlReference, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenLoss, TokenStats,
 };
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
@@ -145,7 +145,7 @@ impl LanguageModel for Toy {
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&KlReference<'_>>,
-        loss: &LossFn<'_>,
+        loss: &dyn TokenLoss,
     ) -> Result<()> {
         std::thread::sleep(self.delay);
         let poisoned = self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p);
@@ -165,7 +165,7 @@ impl LanguageModel for Toy {
                 let kl = |(i, p): (usize, &Vec<f32>)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32);
                 stats.kl = Some(reference.iter().enumerate().map(kl).collect::<Result<_>>()?);
             }
-            let grads = loss(range, &stats)?;
+            let grads = loss.grads(range, &stats)?;
             own.push(self.gradients(batch, temperature, &stats, &grads, &reference));
         }
         let counts: Vec<usize> =

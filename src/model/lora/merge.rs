@@ -10,7 +10,7 @@ use crate::model::file_names::is_adapter;
 use crate::model::new_checkpoint::{Written, check_output};
 use crate::model::weight_dtype::WeightDtype;
 use crate::model::weights::{CheckpointFiles, StoredTensor};
-use crate::nn::{Lora, Matrix, MatrixMut, matmul, read};
+use crate::nn::{Lora, Matrix, MatrixMut, matmul, numbers};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::collections::HashMap;
@@ -74,9 +74,9 @@ impl MergedWeights {
         let mut values = self.stored.values(tensor)?;
         if let Some(lora) = tensor.name.strip_suffix(".weight").and_then(|module| self.adapters.get(module)) {
             let ((rank, width), (rows, _)) = (lora.a.var.dims2()?, lora.b.var.dims2()?);
-            let mut scaled = read(lora.b.var.as_tensor())?.to_vec();
+            let mut scaled = numbers(lora.b.var.as_tensor())?.to_vec();
             scaled.iter_mut().for_each(|b| *b *= lora.scale);
-            let a = read(lora.a.var.as_tensor())?;
+            let a = numbers(lora.a.var.as_tensor())?;
             let (b, a) = (Matrix::new(&scaled, rows, rank, rank), Matrix::new(&a, rank, width, width));
             matmul(MatrixMut::new(&mut values, rows, width, width), b, a, true, true);
         }

@@ -77,7 +77,7 @@ impl WindowOrder {
             pixels.extend_from_slice(&images[image].patches[unit * floats..(unit + 1) * floats]);
         }
         let rows = self.units.len() * self.unit;
-        Ok(Tensor::from_vec(pixels, (rows, patch_len), &Device::Cpu)?.to_device(device)?)
+        Ok(Tensor::from_vec(pixels, (rows, patch_len), device)?)
     }
 }
 

@@ -9,14 +9,20 @@ use candle_core::{D, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most scores of a batch of several spans. Bounds the memory that exists at once; far below the limit of a GPU kernel's indices.
-pub const MAX_BATCH_SCORES: usize = 1 << 28;
+/// Most scores of a batch of spans. Bounds the memory that exists at once; far below the limit of a GPU kernel's indices.
+pub const MAX_BATCH_SCORES: usize = 1 << 26;
 /// Most spans per key row for which gradients are gathered and summed; with more, they are added by `index_add`.
 const MAX_GATHER_ROUNDS: usize = 32;
 
-/// [`super::attention`] in candle ops: spans of equal shape form a batch; the query heads of a key head are rows of one matrix.
+/// [`super::attention`] in candle ops: spans of equal shape form a batch; the query heads of a key head are rows of one matrix. A long span
+/// is taken some of its query rows at a time, so that its scores never exist all at once.
 pub fn reference(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, heads: Heads) -> Result<Value> {
-    let batches = batches(span_groups, heads.query, MAX_BATCH_SCORES);
+    tiled(tape, qkv, span_groups, heads, MAX_BATCH_SCORES)
+}
+
+/// [`reference`] with at most `most` scores at once.
+fn tiled(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, heads: Heads, most: usize) -> Result<Value> {
+    let batches = batches(span_groups, heads.query, most);
     let input = qkv.tensor.detach();
     let rows = input.dim(0)?;
     let query_positions = query_positions(&batches, rows);
@@ -51,11 +57,11 @@ fn scale(heads: Heads) -> f64 {
     1.0 / (heads.dim as f64).sqrt()
 }
 
-/// Spans of equal shape.
+/// Spans, or parts of them, of equal shape.
 struct SpanBatch {
     /// Number of spans.
     count: usize,
-    /// Of a span: query rows, prefix rows, and whether it is causal.
+    /// Of a span: query rows, rows that they attend to besides, and whether it is causal.
     shape: (usize, usize, bool),
     /// Query rows of all spans.
     own: Vec<u32>,
@@ -73,7 +79,7 @@ struct Matrices {
     scale: f64,
 }
 
-/// Spans batched by shape, with at most `most` scores per batch.
+/// Spans batched by shape, with at most `most` scores per batch (but one query row at least).
 fn batches(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<SpanBatch> {
     let mut batches: Vec<SpanBatch> = Vec::new();
     let mut open: BTreeMap<(usize, usize, bool), usize> = BTreeMap::new();
@@ -81,21 +87,28 @@ fn batches(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<SpanBatc
         let (span_group, span) = span;
         let before: Vec<u32> =
             span_group.shared_prefix.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
-        let shape = (span.rows.len(), before.len(), span.causal);
-        let scores = heads * shape.0 * (shape.0 + shape.1);
-        let fits = |at: &&usize| (batches[**at].count + 1) * scores <= most;
-        let at = match open.get(&shape).filter(fits) {
-            Some(at) => *at,
-            None => {
-                batches.push(SpanBatch { count: 0, shape, own: Vec::new(), key_rows: Vec::new() });
-                open.insert(shape, batches.len() - 1);
-                batches.len() - 1
-            }
-        };
-        let own = span.rows.clone().map(|row| row as u32);
-        batches[at].count += 1;
-        batches[at].own.extend(own.clone());
-        batches[at].key_rows.extend(before.into_iter().chain(own));
+        let rows: Vec<u32> = span.rows.clone().map(|row| row as u32).collect();
+        let at_once = (most / (heads * (before.len() + rows.len())).max(1)).clamp(1, rows.len().max(1));
+        for start in (0..rows.len()).step_by(at_once) {
+            let (earlier, rest) = rows.split_at(start);
+            let (own, later) = rest.split_at(at_once.min(rest.len()));
+            // To a part of a span the rows before it are a prefix; so are those after it, if they are seen.
+            let later = if span.causal { &[] } else { later };
+            let shape = (own.len(), before.len() + earlier.len() + later.len(), span.causal);
+            let scores = heads * shape.0 * (shape.0 + shape.1);
+            let fits = |at: &&usize| (batches[**at].count + 1) * scores <= most;
+            let at = match open.get(&shape).filter(fits) {
+                Some(at) => *at,
+                None => {
+                    batches.push(SpanBatch { count: 0, shape, own: Vec::new(), key_rows: Vec::new() });
+                    open.insert(shape, batches.len() - 1);
+                    batches.len() - 1
+                }
+            };
+            batches[at].count += 1;
+            batches[at].own.extend(own);
+            batches[at].key_rows.extend([&before[..], earlier, later, own].concat());
+        }
     }
     batches
 }
@@ -244,7 +257,7 @@ mod tests {
         let scores = 2 * 2 * 6;
         assert_eq!(batches(&many, 2, usize::MAX).len(), 2);
         assert_eq!(batches(&many, 2, 10 * scores).len(), 5);
-        assert_eq!(batches(&many, 2, 0).len(), 41);
+        assert_eq!(batches(&many, 2, 0).len(), 84);
         assert!(matches!(KeyRowSum::new(&batches(&many, 2, usize::MAX), 84), KeyRowSum::Rows(_)));
         let (batches, rows) = (batches(&few, 2, usize::MAX), 20);
         let seen = KeyRowSum::new(&batches, rows);
@@ -252,6 +265,31 @@ mod tests {
         let parts: Vec<Tensor> = batches.iter().map(|batch| gradcheck::tensor(&[batch.key_rows.len(), 3], 1)).collect();
         let all = KeyRowSum::Rows(batches.iter().flat_map(|batch| batch.key_rows.clone()).collect());
         assert!(gradcheck::relative_error(&seen.sum(&parts, rows).unwrap(), &all.sum(&parts, rows).unwrap()) < 1e-6);
+    }
+
+    #[test]
+    fn attention_in_parts_of_spans_is_that_of_whole_ones() {
+        let heads = Heads { query: 4, key_value: 2, dim: 4 };
+        let span = |rows: std::ops::Range<usize>, prefix, causal| Span { rows, prefix, causal };
+        let span_groups = Arc::new(vec![
+            SpanGroup { shared_prefix: 0..0, spans: vec![span(0..13, 0..0, true), span(13..20, 0..13, true)] },
+            SpanGroup { shared_prefix: 0..0, spans: vec![span(20..31, 20..20, false)] },
+        ]);
+        let run = |most: usize| {
+            let tape = Tape::new().reference();
+            let leaf = tape.leaf(gradcheck::tensor(&[31, 32], 1));
+            let y = tiled(&tape, &leaf, &span_groups, heads, most).unwrap();
+            let out = y.tensor.clone();
+            let grads = tape.backward_with_leaves(vec![(y, gradcheck::tensor(&[31, 16], 2))], &[&leaf]).unwrap();
+            [out, grads.into_iter().next().flatten().unwrap()]
+        };
+        let whole = run(usize::MAX);
+        for most in [0, 4 * 13 * 3, 4 * 20 * 5] {
+            assert!(batches(&span_groups, heads.query, most.max(1)).len() > 3);
+            for (part, whole) in run(most).iter().zip(&whole) {
+                assert!(gradcheck::relative_error(part, whole) < 1e-5, "{most}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an objective is: a pure function from token statistics to (loss, gradients, metrics) that declares what else it needs.
 
-use crate::model::{TokenGrads, TokenStats};
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads, TokenStats};
 use crate::train::settings::LossReduction;
 use std::borrow::Cow;
 
@@ -138,7 +139,7 @@ impl MetricSums {
     }
 }
 
-/// A loss. Implementations are pure: no tensors, no model, no files; f64 inside.
+/// A loss. Implementations are pure: no model, no files; f64 inside, and tensors in [`Objective::device_grads`] alone.
 pub trait Objective: Sync {
     /// What must be supplied.
     fn needs(&self) -> RequiredInputs {
@@ -147,4 +148,14 @@ pub trait Objective: Sync {
 
     /// The loss of a micro-batch or of a shard of one, with its gradient.
     fn compute(&self, inputs: &ObjectiveInputs<'_>) -> ObjectiveOutput;
+
+    /// The gradient alone, in tensor ops on the device that has the statistics; those of `inputs` are empty. With it a step reads nothing
+    /// from the device before its end. `None`: the statistics are read and [`Objective::compute`] is asked.
+    fn device_grads(
+        &self,
+        _stats: &DeviceTokenStats,
+        _inputs: &ObjectiveInputs<'_>,
+    ) -> Result<Option<DeviceTokenGrads>> {
+        Ok(None)
+    }
 }

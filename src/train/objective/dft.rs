@@ -5,7 +5,8 @@
 //! mean over sequences is possible too.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// `loss = -mean stopgrad(p(token)) log p(token)`.
@@ -27,5 +28,10 @@ impl Objective for Dft {
             });
         let grads = TokenGrads { logprobs: logprobs.collect(), entropies: None, kl: None };
         ObjectiveOutput { loss, grads, metrics: MetricSums::new([("entropy", inputs.mean_entropy())]) }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let weights = stats.column(inputs.token_weights(self.reduction))?;
+        DeviceTokenGrads::of_logprobs(&(weights * stats.logprobs()?.exp()?)?.neg()?).map(Some)
     }
 }

@@ -5,7 +5,8 @@
 //! paper takes the 20 likeliest tokens as an approximation; where it is above ln 20, the weight is 1.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// Tokens that the paper's approximation of the entropy is over; the largest entropy of so many is the unit of the weight.
@@ -29,5 +30,11 @@ impl Objective for Eaft {
         let logprobs = weights.into_iter().map(|weight| -weight as f32).collect();
         let grads = TokenGrads { logprobs, entropies: None, kl: None };
         ObjectiveOutput { loss, grads, metrics: MetricSums::new([("entropy", inputs.mean_entropy())]) }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let weights = stats.column(inputs.token_weights(self.reduction))?;
+        let entropy_weights = (stats.entropies()? / TOP_K.ln())?.clamp(0.0, 1.0)?;
+        DeviceTokenGrads::of_logprobs(&(weights * entropy_weights)?.neg()?).map(Some)
     }
 }

@@ -8,8 +8,10 @@
 //! on how the batch is cut).
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::{GrpoSettings, ImportanceLevel, LossType};
+use candle_core::{DType, Tensor};
 
 /// The GRPO family: the loss that its settings name.
 #[derive(Debug, Clone)]
@@ -102,6 +104,60 @@ impl Objective for GrpoLoss {
             ("clipped_high", clipped_high),
         ]);
         ObjectiveOutput { loss, grads, metrics }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let settings = &self.settings;
+        let lengths = || inputs.lengths.iter().copied();
+        let per_token = |of: &dyn Fn(usize, f64) -> f64| {
+            let each = lengths().zip(inputs.advantages);
+            stats.column(each.flat_map(|(n, &advantage)| std::iter::repeat_n(of(n, advantage), n)))
+        };
+        let column = |numbers: &[f32]| stats.column(numbers.iter().map(|&n| f64::from(n)));
+        let logprobs = stats.logprobs()?;
+        let weight = per_token(&|length, _| self.token_weight(inputs, length))?;
+        let advantage = per_token(&|_, advantage| advantage)?;
+
+        // At sequence level every token has the mean of its response.
+        let token_level = settings.importance_sampling_level == ImportanceLevel::Token;
+        let share = per_token(&|length, _| 1.0 / length as f64)?;
+        let sequence: Vec<u32> = lengths().enumerate().flat_map(|(i, n)| std::iter::repeat_n(i as u32, n)).collect();
+        let sequence = Tensor::from_vec(sequence, logprobs.dim(0)?, logprobs.device())?;
+        let at_level = |values: Tensor| -> Result<Tensor> {
+            if token_level {
+                return Ok(values);
+            }
+            let none = Tensor::zeros(inputs.lengths.len(), DType::F32, logprobs.device())?;
+            Ok(none.index_add(&sequence, &(values * &share)?, 0)?.index_select(&sequence, 0)?)
+        };
+        let log_ratio = match inputs.old_logprobs {
+            Some(old) => (&logprobs - column(old)?)?,
+            None => logprobs.zeros_like()?,
+        };
+        // Bounded, so that what does not count is 0 and not infinity times 0.
+        let ratio = at_level(log_ratio)?.exp()?.minimum(1e30)?;
+
+        let (low, high) = bounds(settings);
+        let mut grads = if settings.loss_type == LossType::Cispo {
+            (ratio.minimum(high)? * &advantage)?.neg()?
+        } else {
+            let is = |found: Tensor| found.to_dtype(DType::F32);
+            let delta = settings.delta.unwrap_or(f64::from(f32::MAX));
+            let unclipped = (ratio.minimum(delta)? * &advantage)?;
+            let clipped = (ratio.clamp(low, high)? * &advantage)?;
+            let moves_clipped = (is(ratio.ge(low)?)? * is(ratio.le(high)?)?)?;
+            let moves = unclipped.le(&clipped)?.where_cond(&is(ratio.le(delta)?)?, &moves_clipped)?;
+            at_level(((moves * &ratio)? * &advantage)?.neg()?)?
+        };
+        if settings.beta != 0.0
+            && let Some(reference) = inputs.reference_logprobs
+        {
+            let by_kl = (column(reference)? - &logprobs)?.exp()?.affine(-settings.beta, settings.beta)?;
+            grads = (grads + by_kl)?;
+        }
+        let bonus = settings.entropy_coef / inputs.batch.tokens.max(1.0);
+        let entropies = logprobs.ones_like()?.affine(-bonus, 0.0)?;
+        Ok(Some(DeviceTokenGrads { both: Tensor::stack(&[(grads * weight)?, entropies], 0)?, kl: None }))
     }
 }
 

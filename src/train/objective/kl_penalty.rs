@@ -4,7 +4,10 @@
 //! token that happens to follow would be biased on reference responses, which neither model has sampled.
 
 use super::base::{Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats};
 use crate::train::settings::LossReduction;
+use candle_core::Tensor;
 
 /// `loss = objective + coef * mean KL(reference || model)`.
 pub struct KlPenalty {
@@ -26,6 +29,12 @@ impl Objective for KlPenalty {
         add_kl(&mut output, inputs, self.coef, self.reduction, "kl");
         output
     }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let Some(mut grads) = self.objective.device_grads(stats, inputs)? else { return Ok(None) };
+        grads.kl = device_kl(stats, inputs, self.coef, self.reduction)?;
+        Ok(Some(grads))
+    }
 }
 
 /// Add `coef * mean KL(reference || model)` to a loss, with its gradient, and the mean itself to the metric `name`.
@@ -37,11 +46,26 @@ pub(super) fn add_kl(
     name: &'static str,
 ) {
     let Some(kl) = &inputs.stats.kl else { return };
-    let weights: Vec<f64> = inputs.token_weights(reduction).into_iter().map(|w| f64::from(w as f32)).collect();
+    let weights = kl_weights(inputs, reduction);
     let mean: f64 = kl.iter().zip(&weights).map(|(&nats, &weight)| f64::from(nats) * weight).sum();
     output.loss += coef * mean;
     output.grads.kl = Some(weights.iter().map(|&weight| (coef * weight) as f32).collect());
     output.metrics.add(name, mean);
+}
+
+/// The gradient of [`add_kl`] with respect to the divergences, on their device.
+pub(super) fn device_kl(
+    stats: &DeviceTokenStats,
+    inputs: &ObjectiveInputs<'_>,
+    coef: f64,
+    reduction: LossReduction,
+) -> Result<Option<Tensor>> {
+    let grads = || stats.column(kl_weights(inputs, reduction).into_iter().map(|weight| coef * weight));
+    stats.kl.as_ref().map(|_| grads()).transpose()
+}
+
+fn kl_weights(inputs: &ObjectiveInputs<'_>, reduction: LossReduction) -> Vec<f64> {
+    inputs.token_weights(reduction).into_iter().map(|w| f64::from(w as f32)).collect()
 }
 
 #[cfg(test)]

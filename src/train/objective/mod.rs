@@ -56,3 +56,7 @@ pub fn of_config(config: &TrainConfig) -> Box<dyn Objective> {
 pub fn needs_reference(config: &TrainConfig) -> bool {
     of_config(config).needs().reference() || config.prior_kl.is_some() || config.train.l2_sp > 0.0
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

@@ -4,7 +4,8 @@
 //! the mean over its own tokens.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// `loss = -mean log p(token)`.
@@ -28,6 +29,11 @@ impl Objective for Nll {
             grads: TokenGrads { logprobs, entropies: None, kl: None },
             metrics: MetricSums::new([("entropy", inputs.mean_entropy())]),
         }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let grads = stats.column(inputs.token_weights(self.reduction).into_iter().map(|weight| -weight))?;
+        DeviceTokenGrads::of_logprobs(&grads).map(Some)
     }
 }
 

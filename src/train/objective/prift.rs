@@ -5,7 +5,8 @@
 //! rule, PriFT-mass, which keeps the tokens of the upper half of the initial distribution, is not here.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// `loss = -mean p_reference(token) log p(token)`.
@@ -28,5 +29,11 @@ impl Objective for Prift {
         let logprobs = weights.into_iter().map(|weight| -weight as f32).collect();
         let grads = TokenGrads { logprobs, entropies: None, kl: None };
         ObjectiveOutput { loss, grads, metrics: MetricSums::new([("entropy", inputs.mean_entropy())]) }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let support = inputs.reference_logprobs.unwrap_or_default().iter().map(|&l| f64::from(l).exp());
+        let weights = inputs.token_weights(self.reduction).into_iter().zip(support).map(|(a, b)| -a * b);
+        DeviceTokenGrads::of_logprobs(&stats.column(weights)?).map(Some)
     }
 }

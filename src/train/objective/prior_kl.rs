@@ -4,8 +4,9 @@
 //! The responses are samples of the initial model, so the sum over their tokens has the divergence of whole responses as its mean.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
-use super::kl_penalty::add_kl;
-use crate::model::TokenGrads;
+use super::kl_penalty::{add_kl, device_kl};
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// `loss = coef * mean KL(reference || model)`, over the tokens of the batch.
@@ -26,5 +27,11 @@ impl Objective for PriorKl {
         let mut output = ObjectiveOutput { loss: 0.0, grads, metrics: MetricSums::default() };
         add_kl(&mut output, inputs, self.coef, LossReduction::Token, "prior_kl");
         output
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let mut grads = DeviceTokenGrads::of_logprobs(&stats.logprobs()?.zeros_like()?)?;
+        grads.kl = device_kl(stats, inputs, self.coef, LossReduction::Token)?;
+        Ok(Some(grads))
     }
 }

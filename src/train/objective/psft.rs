@@ -8,7 +8,8 @@
 //! before which the old policy is the current one. Different: the dual clip, which is for negative advantages, is left out.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
-use crate::model::TokenGrads;
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// `loss = -mean min(r, 1 + epsilon_high)`.
@@ -43,5 +44,18 @@ impl Objective for Psft {
         let grads = TokenGrads { logprobs: logprobs.collect(), entropies: None, kl: None };
         let metrics = MetricSums::new([("entropy", inputs.mean_entropy()), ("ratio", ratios), ("clip_ratio", clipped)]);
         ObjectiveOutput { loss, grads, metrics }
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let weights = stats.column(inputs.token_weights(self.reduction))?;
+        let logprobs = stats.logprobs()?;
+        let old = match inputs.old_logprobs {
+            Some(old) => stats.column(old.iter().map(|&old| f64::from(old)))?,
+            None => logprobs.clone(),
+        };
+        let ratio = (logprobs - old)?.exp()?;
+        let clipped = ratio.gt(1.0 + self.epsilon_high)?;
+        let grads = clipped.where_cond(&ratio.zeros_like()?, &(weights * &ratio)?.neg()?)?;
+        DeviceTokenGrads::of_logprobs(&grads).map(Some)
     }
 }

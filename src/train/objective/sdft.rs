@@ -10,8 +10,9 @@
 //! Different from the paper: the teacher stays the initial model (TRL's default); the paper averages the trained weights into it.
 
 use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
-use super::kl_penalty::add_kl;
-use crate::model::TokenGrads;
+use super::kl_penalty::{add_kl, device_kl};
+use crate::Result;
+use crate::model::{DeviceTokenGrads, DeviceTokenStats, TokenGrads};
 use crate::train::settings::LossReduction;
 
 /// Which divergence is made small.
@@ -66,5 +67,18 @@ impl Objective for Sdft {
         output.grads.logprobs = by_token.collect();
         output.metrics.add("kl", kl);
         output
+    }
+
+    fn device_grads(&self, stats: &DeviceTokenStats, inputs: &ObjectiveInputs<'_>) -> Result<Option<DeviceTokenGrads>> {
+        let logprobs = stats.logprobs()?;
+        let mut grads = DeviceTokenGrads::of_logprobs(&logprobs.zeros_like()?)?;
+        if self.direction == Direction::Forward {
+            grads.kl = device_kl(stats, inputs, 1.0, self.reduction)?;
+        } else if let Some(teacher) = inputs.reference_logprobs {
+            let log_ratio = (logprobs - stats.column(teacher.iter().map(|&l| f64::from(l)))?)?;
+            let weights = stats.column(inputs.token_weights(self.reduction))?;
+            grads = DeviceTokenGrads::of_logprobs(&(weights * log_ratio)?)?;
+        }
+        Ok(Some(grads))
     }
 }

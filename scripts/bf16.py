@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""train.dtype = "bf16" beside f32 on this machine's CPU: speed of an SFT step, and loss curves of 300 steps.
+"""bf16 beside f32 on this machine's CPU: speed of an SFT step, of rollouts and of decoding, and loss curves of 300 steps.
 
-    scripts/bf16.py OUT [speed] [curves]      JIGSAW names the program (target/release/jigsaw); ROUNDS (3), STEPS (8), SEEDS (3)
+    scripts/bf16.py OUT [speed] [rollouts] [decode] [curves]      JIGSAW names the program (target/release/jigsaw); ROUNDS (3), STEPS (8), SEEDS (3)
 
-speed: steps of the small and the tiny preset as in scripts/bench_peers.sh, f32 and bf16 in turns. curves: 300 steps of the embedded base
-(data/base-tiny) on puzzles, each seed in f32 and in bf16. Writes OUT/speed.json and OUT/curves.json, prints tables.
+speed: steps of the small and the tiny preset as in scripts/bench_peers.sh, f32 and bf16 in turns. rollouts: 8 responses of up to 32 tokens to
+each of 16 prompts at a time, as there. decode: seconds of a decoding step of half a billion parameters (qwen2.5-vl-3b-cut) for 1 and 16
+responses, and the share of this machine's read bandwidth at which it reads the weights; numpy is needed. curves: 300 steps of the embedded base
+(data/base-tiny) on puzzles, each seed in f32 and in bf16. Writes OUT/WHAT.json for each, prints tables.
 """
 import json
 import os
 import statistics
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +50,67 @@ def speed(jigsaw):
     return found
 
 
+def evaluate(jigsaw, model, data, dtype, prompts, samples, new):
+    out = jigsaw.work / "eval"
+    jigsaw("eval", "--model", model, "--data", data, "--split", "train", "--limit", prompts, "--batch-size", 16, "--num-generations", samples,
+           "--temperature", 1 if samples > 1 else 0, "--max-new-tokens", new, "--dtype", dtype, "--out", out, "--fresh")
+    return json.loads((out / "result.json").read_text())["summary"]
+
+
+def rollouts(jigsaw):
+    found = {"machine": machine(), "presets": {}}
+    for preset, (grid, tile, prompts) in {"small": ("2x2", 112, 16), "tiny": ("3x3", 28, 128)}.items():
+        model, data = jigsaw.model(preset), jigsaw.data(grid, tile, 400)
+        rounds = [{d: evaluate(jigsaw, model, data, d, prompts, 8, 32)["tokens_per_second"] for d in DTYPES} for _ in range(ROUNDS)]
+        median = {d: statistics.median(r[d] for r in rounds) for d in DTYPES}
+        ratios = [r["bf16"] / r["f32"] for r in rounds]
+        found["presets"][preset] = {"rounds": rounds, "median": median, "ratios": ratios}
+        print(f"rollouts, {preset}: f32 {median['f32']:,.0f} tokens/s, bf16 {median['bf16']:,.0f}: {median['bf16'] / median['f32']:.2f} "
+              f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    return found
+
+
+def read_bandwidth():
+    """GB/s at which all cores together read memory: the best of ten sums over 1 GB."""
+    import numpy
+    cores = os.cpu_count()
+    parts = [numpy.ones((1 << 30) // 8 // cores, numpy.uint64) for _ in range(cores)]
+    best = 0
+    with ThreadPoolExecutor(cores) as pool:
+        for _ in range(10):
+            started = time.perf_counter()
+            list(pool.map(numpy.bitwise_xor.reduce, parts))
+            best = max(best, (1 << 30) / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def decode(jigsaw):
+    model = jigsaw.work / "model-cut"
+    if not (model / "config.json").exists():
+        jigsaw("model", "init", "--preset", "qwen2.5-vl-3b-cut", "--random", "--out", model)
+    raw = open(model / "model.safetensors", "rb")
+    header = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
+    # The embeddings are the output matrix, too.
+    elements = sum((e["data_offsets"][1] - e["data_offsets"][0]) // 2 for n, e in header.items() if n != "__metadata__" and not n.startswith("visual."))
+    data, short, long = jigsaw.data("3x3", 28, 400), 4, 36
+    found = {"machine": machine(), "decoder_parameters": elements, "rounds": []}
+    for _ in range(ROUNDS):
+        bandwidth, steps = read_bandwidth(), {}
+        for dtype in DTYPES:
+            for responses in (1, 16):
+                took = [evaluate(jigsaw, model, data, dtype, responses, 1, new)["seconds"] for new in (short, long)]
+                steps[f"{dtype} {responses}"] = (took[1] - took[0]) / (long - short)
+        found["rounds"].append({"read_gb_per_second": bandwidth, "step_seconds": steps})
+    bandwidth = statistics.median(r["read_gb_per_second"] for r in found["rounds"])
+    for name in found["rounds"][0]["step_seconds"]:
+        step = statistics.median(r["step_seconds"][name] for r in found["rounds"])
+        read = elements * (2 if name.startswith("bf16") else 4) / step / 1e9
+        shares = [elements * (2 if name.startswith("bf16") else 4) / r["step_seconds"][name] / 1e9 / r["read_gb_per_second"] for r in found["rounds"]]
+        print(f"decode, {name} responses: {step * 1000:.0f} ms a step, weights read at {read:.1f} GB/s, {read / bandwidth:.0%} of {bandwidth:.1f} "
+              f"({min(shares):.0%} to {max(shares):.0%})", flush=True)
+    return found
+
+
 def curves(jigsaw):
     model, data = ROOT / "data" / "base-tiny", jigsaw.data("3x3", 28, 2000)
     losses = {}
@@ -69,8 +134,9 @@ def main():
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     jigsaw = Jigsaw(os.environ.get("JIGSAW", ROOT / "target" / "release" / "jigsaw"), ROOT / "target" / "bench-peers")
-    for what in sys.argv[2:] or ["speed", "curves"]:
-        found = {"speed": speed, "curves": curves}[what](jigsaw)
+    tasks = {"speed": speed, "rollouts": rollouts, "decode": decode, "curves": curves}
+    for what in sys.argv[2:] or tasks:
+        found = tasks[what](jigsaw)
         (out / f"{what}.json").write_text(json.dumps(found) + "\n")
 
 

@@ -5,10 +5,9 @@ use super::output::{note, print, status};
 use super::progress::EvalProgress;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark, RESULTS_CSV, RESULTS_JSON};
 use crate::eval::{EvalResult, PREDICTIONS};
-use crate::model::{ComputeDtype, ModelLoader};
+use crate::model::ModelLoader;
 use crate::sampling::chat_api::{self, Endpoint, TokenUsage};
 use crate::{Error, Result};
-use candle_core::Device;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -20,7 +19,7 @@ pub(super) fn evaluate(
     specs: &[BenchmarkSpec],
     settings: &BenchmarkSettings,
     model: &Path,
-    device: &Device,
+    loader: &ModelLoader,
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
@@ -28,10 +27,7 @@ pub(super) fn evaluate(
     let prepared = bench::prepare(specs, settings, model)?;
     tell_of_predictions(&prepared);
     let mut bars = EvalProgress::default();
-    let results =
-        bench::run(&prepared, model, &ModelLoader::new(device, ComputeDtype::F32), out, fresh, &mut |name, p| {
-            bars.update(name, p)
-        });
+    let results = bench::run(&prepared, model, loader, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     print(&format!("{}\n{}", model.display(), outcome(&prepared, &results?, None, out)))
 }

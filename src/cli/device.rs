@@ -1,6 +1,8 @@
-//! `--device`: where to compute.
+//! `--device` and `--dtype`: where to compute, and in what.
 
+use super::output::note;
 use crate::machine::MemoryLocation;
+use crate::model::{ComputeDtype, ModelLoader};
 use crate::{Error, Result};
 use candle_core::Device;
 
@@ -53,6 +55,31 @@ impl DeviceArgs {
             let plain = plain.into_iter().find(|(code, _)| reason.contains(code)).map_or(reason, |(_, text)| text);
             Error::input(format!("--device {name}: no such GPU can be used on this machine: {plain}. Leave --device out to compute on the CPU"))
         })
+    }
+}
+
+// As above.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ComputeArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Type of the factors of matrix products: f32 or bf16, which holds the weights in 2 bytes and is faster on processors that multiply in it
+    /// (AMX; AVX512-BF16 on AMD's); others say so and compute in f32, with weights rounded to bf16
+    #[arg(long, value_name = "TYPE", value_enum, hide_possible_values = true, default_value = "f32")]
+    dtype: ComputeDtype,
+}
+
+impl ComputeArgs {
+    /// What loads models to the device, for products of the type.
+    ///
+    /// # Errors
+    /// See [`DeviceArgs::open`].
+    pub fn open(&self) -> Result<ModelLoader> {
+        let device = self.device.open()?;
+        if self.dtype == ComputeDtype::Bf16 && device.is_cpu() {
+            note(&ComputeDtype::bf16_on_cpu("--dtype bf16"));
+        }
+        Ok(ModelLoader::new(&device, self.dtype))
     }
 }
 

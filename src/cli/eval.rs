@@ -1,6 +1,6 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::device::DeviceArgs;
+use super::device::ComputeArgs;
 use super::eval_table::{dataset_table, usage_line};
 use super::output::{note, print};
 use super::progress::{bar, begin};
@@ -12,13 +12,12 @@ use crate::eval::{
 use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
-use crate::model::SamplingParams;
+use crate::model::{ModelLoader, SamplingParams};
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::SolverKind;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
-use candle_core::Device;
 use std::path::PathBuf;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
@@ -61,14 +60,14 @@ pub struct EvalArgs {
         value_name = "HOW",
         value_enum,
         requires = "data",
-        conflicts_with_all = ["model", "api", "bench", "base", "rescore", "max_new_tokens", "temperature", "top_p", "top_k", "stop", "num_generations", "seed", "batch_size", "device"]
+        conflicts_with_all = ["model", "api", "bench", "base", "rescore", "max_new_tokens", "temperature", "top_p", "top_k", "stop", "num_generations", "seed", "batch_size", "device", "dtype"]
     )]
     solver: Option<SolverKind>,
     /// With --solver colour: dataset whose train split it learns from [default: that of --data]
     #[arg(long, value_name = "DIR", requires = "solver", conflicts_with = "model")]
     solver_train: Option<PathBuf>,
     /// Evaluate the model behind this chat API: http://HOST:PORT/v1 or https://HOST/v1
-    #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch_size", "device"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch_size", "device", "dtype"])]
     api: Option<String>,
     /// Requests in flight at once
     #[arg(long, value_name = "N", default_value_t = 4, requires = "api")]
@@ -154,7 +153,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
     /// Delete the results of an earlier evaluation in the output directory first
     #[arg(long, conflicts_with = "rescore")]
     fresh: bool,
@@ -197,7 +196,6 @@ enum Work {
 impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(mut self) -> Result<()> {
-        let device = self.device.open()?;
         self.clone().work()?;
         if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;
@@ -207,23 +205,23 @@ impl EvalArgs {
             self.model = hub::models(&self.model)?;
         }
         self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
-        let out = self.out.clone();
-        undo_if_refused(&out, || self.evaluate(&device))
+        let (out, loader) = (self.out.clone(), self.compute.open()?);
+        undo_if_refused(&out, || self.evaluate(&loader))
     }
 
     /// Do what is to be done.
-    fn evaluate(self, device: &Device) -> Result<()> {
+    fn evaluate(self, loader: &ModelLoader) -> Result<()> {
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request, rules) => eval_compare::compare(&request, &rules, device),
+            Work::Comparison(request, rules) => eval_compare::compare(&request, &rules, loader),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
-                bench::evaluate(&specs, &settings, &model, device, &out, fresh)
+                bench::evaluate(&specs, &settings, &model, loader, &out, fresh)
             }
             Work::ServerBenchmarks { specs, settings, endpoint, out, fresh } => {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|_, progress| evaluate_checkpoint(&request, device, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, loader, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::Solver(request) => {
@@ -433,6 +431,7 @@ mod tests {
             ("--data d --baseline-results b --kl-prompts 0", "compares weights"),
             ("--data d --batch-size 3", "--batch-size"),
             ("--data d --device cuda", "--device"),
+            ("--data d --dtype bf16", "--dtype"),
             ("--data d --concurrency 0", "--concurrency"),
             ("--data d --per-minute 0", "--per-minute"),
             ("--data d --per-minute 4294967296", "--per-minute"),

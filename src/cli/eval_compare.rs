@@ -7,14 +7,14 @@ use crate::forgetting::{
     GateRule, Verdict, aggregates, divergences, gate_table, judge, run, summary, table,
 };
 use crate::io::files;
+use crate::model::ModelLoader;
 use crate::sampling::SampleProgress;
 use crate::{Error, Result};
-use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &CompareRequest, rules: &[GateRule], device: &Device) -> Result<()> {
+pub(super) fn compare(request: &CompareRequest, rules: &[GateRule], loader: &ModelLoader) -> Result<()> {
     let mut lines = CompareProgress::default();
-    let found = run(request, device, &mut lines);
+    let found = run(request, loader, &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
     let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();

@@ -1,6 +1,6 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
-use super::device::DeviceArgs;
+use super::device::ComputeArgs;
 use super::hub;
 use super::output::{note, print, status};
 use super::progress::{bar, begin, times};
@@ -30,7 +30,7 @@ pub struct RolloutArgs {
     model: Option<PathBuf>,
     /// Teacher that answers instead of a checkpoint. scripted: a built-in reasoner that is given the right answer; http://HOST:PORT/v1: a
     /// model behind an OpenAI-compatible chat API (vLLM, SGLang, llama.cpp, Ollama), with the key in OPENAI_API_KEY
-    #[arg(long, value_name = "WHO")]
+    #[arg(long, value_name = "WHO", conflicts_with = "dtype")]
     teacher: Option<String>,
     /// Name of the model on the server of --teacher
     #[arg(long, value_name = "NAME", requires = "teacher")]
@@ -93,7 +93,7 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
     /// Delete the results of an earlier rollout in the output directory first, including samples and API responses that were paid for
     #[arg(long)]
     fresh: bool,
@@ -110,12 +110,12 @@ Examples:
 impl RolloutArgs {
     /// Sample, keep, write; print the table.
     pub fn run(mut self) -> Result<()> {
-        let device = self.device.open()?;
         self.clone().request()?;
         if !self.data.is_file() {
             files::require_dir(&self.data, "dataset")?;
         }
         self.model = self.model.as_deref().map(hub::model).transpose()?;
+        let loader = self.compute.open()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts{msg}");
         let mut lines = PlainProgress::new();
@@ -126,7 +126,7 @@ impl RolloutArgs {
             lines.update(p);
         };
         let report =
-            undo_if_refused(&request.out, || rollout(&request, &device, &|text| bar.suspend(|| note(text)), progress));
+            undo_if_refused(&request.out, || rollout(&request, &loader, &|text| bar.suspend(|| note(text)), progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))
@@ -281,6 +281,7 @@ mod tests {
             ("", "--model"),
             ("--model m --teacher scripted", "--teacher"),
             ("--teacher script", "--teacher script"),
+            ("--teacher scripted --dtype bf16", "--dtype"),
             ("--teacher http://localhost:1/v1", "--teacher-model"),
             ("--teacher ftp://localhost:1/v1 --teacher-model n", "no address of a chat API"),
             ("--teacher scripted --teacher-model n", "--teacher-model"),

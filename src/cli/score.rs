@@ -1,13 +1,13 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
-use super::device::DeviceArgs;
+use super::device::ComputeArgs;
 use super::hub;
 use super::output::print;
 use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
 use crate::io::text::counted;
 use crate::io::{files, output_dir};
-use crate::model::{ComputeDtype, ModelLoader, Processor};
+use crate::model::Processor;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
@@ -18,7 +18,7 @@ const NAMED: usize = 5;
 
 /// Log-probability and perplexity of the dataset's own responses under a model.
 ///
-/// Teacher-forced, in f32, at temperature 1. Writes one line for each record: {"id", "token_ids", "logprobs", "ppl"}, over
+/// Teacher-forced, at temperature 1. Writes one line for each record: {"id", "token_ids", "logprobs", "ppl"}, over
 /// the tokens of its assistant response and the closing <|im_end|>, given its prompt.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ScoreArgs {
@@ -38,7 +38,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
     #[command(flatten)]
-    device: DeviceArgs,
+    compute: ComputeArgs,
 }
 
 impl ScoreArgs {
@@ -72,9 +72,9 @@ impl ScoreArgs {
             )));
         }
         let dir = hub::model(&self.model)?;
-        let device = self.device.open()?;
+        let loader = self.compute.open()?;
         let processor = Processor::from_dir(&dir)?;
-        let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
+        let model = loader.frozen(&dir)?;
         let _lock = output_dir::lock_file(&self.out)?;
         let bar = bar(task.len(), "{pos}/{len} records");
         let (mut nats, mut tokens) = (0.0, 0);

@@ -2,11 +2,9 @@
 
 use super::{EvalDir, EvalResult, evaluate_in};
 use crate::Result;
-use crate::model::{ComputeDtype, ModelLoader};
-use crate::model::{Processor, SamplingParams};
+use crate::model::{ModelLoader, Processor, SamplingParams};
 use crate::sampling::{LocalModel, SamplePlan, SampleProgress, checkpoint_key};
 use crate::tasks;
-use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 /// An evaluation of a checkpoint directory on a dataset directory.
@@ -31,18 +29,18 @@ pub struct EvalRequest {
 /// Run an evaluation, or what is left of it; a finished one is only read.
 pub fn evaluate_checkpoint(
     request: &EvalRequest,
-    device: &Device,
+    loader: &ModelLoader,
     progress: impl FnMut(SampleProgress),
 ) -> Result<EvalResult> {
     let EvalRequest { model, data, split, plan, sampling, out, fresh } = request;
     let task = tasks::load(data, split)?;
-    let key = checkpoint_key(model, task.as_ref(), plan, sampling)?;
+    let key = checkpoint_key(model, loader.compute(), task.as_ref(), plan, sampling)?;
     let directory = EvalDir::open(out, key, model, data, split_of(data, split), *fresh)?;
     if let Some(result) = directory.finished()? {
         return Ok(result);
     }
     let processor = Processor::from_dir(model)?;
-    let model = ModelLoader::new(device, ComputeDtype::F32).frozen(model)?;
+    let model = loader.frozen(model)?;
     let responder = LocalModel::new(&model, &processor);
     evaluate_in(&directory, &responder, task.as_ref(), plan, sampling, progress)
 }

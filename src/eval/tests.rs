@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::{Message, Record};
-use crate::model::SamplingParams;
+use crate::model::{ComputeDtype, SamplingParams};
 use crate::sampling::{
     Response, ResponseLog, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task,
 };
@@ -104,6 +104,7 @@ fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
         sampling: SamplingParams { temperature, ..SamplingParams::greedy(8) },
         num_generations: 1,
         batch_size: (temperature > 0.0).then_some(batch),
+        dtype: ComputeDtype::F32,
         bench: None,
     }
 }
@@ -346,10 +347,14 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "a");
     let mut task = task(3);
     task.0[1].images = vec!["picture.png".into()];
-    let of =
-        |task: &Copying, plan: &SamplePlan| checkpoint_key(dir.path(), task, plan, &SamplingParams::greedy(8)).unwrap();
+    let in_dtype = |dtype: ComputeDtype, task: &Copying, plan: &SamplePlan| {
+        checkpoint_key(dir.path(), dtype, task, plan, &SamplingParams::greedy(8)).unwrap()
+    };
+    let of = |task: &Copying, plan: &SamplePlan| in_dtype(ComputeDtype::F32, task, plan);
     let first = of(&task, &plan(2));
     assert_eq!(of(&task, &plan(3)), first, "the batch size is no part of a greedy result");
+    assert_eq!(in_dtype(ComputeDtype::Bf16, &task, &plan(2)).differences_in(&first), ["dtype"]);
+    assert!(!serde_json::to_string(&first).unwrap().contains("dtype"), "f32 is not written down");
     task.1.put_pixel(1, 0, image::Rgb([0, 0, 1]));
     assert_eq!(of(&task, &plan(2)).differences_in(&first), ["data"]);
     task.1.put_pixel(1, 0, image::Rgb([0, 0, 0]));

@@ -32,7 +32,6 @@ use crate::model::{self, ComputeDtype, ModelLoader};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
 use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
-use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 /// Directory of the gold answers' log-probabilities.
@@ -82,9 +81,11 @@ pub trait CompareObserver {
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
 /// alike, an output directory that holds something else, stored results of other settings.
-pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
-    // Models with the same base share its weights.
-    let loader = ModelLoader::new(device, ComputeDtype::F32);
+pub fn run(
+    request: &CompareRequest,
+    loader: &ModelLoader,
+    progress: &mut dyn CompareObserver,
+) -> Result<ForgettingResult> {
     let specs = request.specs()?;
     let places = request.places(&specs)?;
     let Some(first) = request.tuned.first() else {
@@ -120,7 +121,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         (None, Some(base)) => {
             let out = request.out.join("base");
             progress.stage(&format!("base: {}", base.display()));
-            bench::run(&prepared, base, &loader, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            bench::run(&prepared, base, loader, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
             out
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
@@ -132,7 +133,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         let prompt = model::hash_prompt_files(first)?;
         for (bench, stored) in prepared.iter().zip(&base) {
             let key = SamplingKey::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
-            let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
+            let key = SamplingKey { bench: Some(bench.protocol.clone()), dtype: loader.compute(), ..key };
             comparable(&stored.dir.display(), &stored.about.key, &"this comparison", &key)?;
         }
     }
@@ -158,8 +159,8 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         )));
     }
     let work = ComparisonContext { request, prepared: &prepared, base, labels };
-    let sets = work.prompt_sets(&held_out, &base_hash)?;
-    let mut base_model = LazyModel { dir: &base_dir, loader: &loader, model: None };
+    let sets = work.prompt_sets(&held_out, &base_hash, loader.compute())?;
+    let mut base_model = LazyModel { dir: &base_dir, loader, model: None };
     let mut samples = Vec::new();
     samples.resize_with(sets.len(), BaseSamples::default);
     let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
@@ -167,7 +168,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
-        bench::run(&prepared, dir, &loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+        bench::run(&prepared, dir, loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
         let mut tuned = work.compare(dir, place)?;
         tuned.weights = weights(&base_dir, &base_hash, dir, progress);
         // Write what is known before both models are loaded, which may exceed the memory.
@@ -177,7 +178,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             if found.tuned.len() == 1 {
                 progress.stage(&both_models(&base_dir, dir)?);
             }
-            let mut tuned_model = LazyModel { dir, loader: &loader, model: None };
+            let mut tuned_model = LazyModel { dir, loader, model: None };
             let mut gold = Vec::new();
             for (set, samples) in sets.iter().zip(&mut samples) {
                 let models = (&mut base_model, &mut tuned_model);
@@ -344,7 +345,12 @@ impl ComparisonContext<'_> {
     }
 
     /// The sets of prompts on which the divergence is measured.
-    fn prompt_sets<'a>(&'a self, held_out: &'a [PreparedBenchmark], base_hash: &str) -> Result<Vec<PromptSet<'a>>> {
+    fn prompt_sets<'a>(
+        &'a self,
+        held_out: &'a [PreparedBenchmark],
+        base_hash: &str,
+        dtype: ComputeDtype,
+    ) -> Result<Vec<PromptSet<'a>>> {
         let prompts = self.request.prompts;
         if prompts == 0 {
             return Ok(Vec::new());
@@ -354,7 +360,7 @@ impl ComparisonContext<'_> {
         let chosen = chosen.map(|((bench, base), labels)| PromptSet::scored(bench, base, labels, prompts));
         let mut sets = chosen.collect::<Result<Vec<_>>>()?;
         for bench in held_out {
-            sets.push(PromptSet::held_out(bench, base_hash, prompts)?);
+            sets.push(PromptSet::held_out(bench, base_hash, dtype, prompts)?);
         }
         Ok(sets)
     }

@@ -5,6 +5,7 @@ use crate::eval::{BATCH, PromptDivergence};
 use crate::io::json::named_differences;
 use crate::io::jsonl::JsonlLog;
 use crate::io::{files, lock, output_dir};
+use crate::model::ComputeDtype;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct DivergenceKey {
     pub prompt: String,
     /// Hash of the examples.
     pub data: String,
+    /// Type of the models' matrix products.
+    #[serde(default, skip_serializing_if = "ComputeDtype::is_f32")]
+    pub dtype: ComputeDtype,
     /// How the examples are put to the models.
     pub bench: Option<Protocol>,
     /// Number of prompts.
@@ -126,6 +130,7 @@ mod tests {
             tuned,
             prompt,
             data,
+            dtype: ComputeDtype::F32,
             bench,
             prompts: 20,
             max_new_tokens: 8,

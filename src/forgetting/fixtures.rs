@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::eval::EvalInfo;
-use crate::model::SamplingParams;
+use crate::model::{ComputeDtype, SamplingParams};
 use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Score;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> FinishedEval {
         sampling: SamplingParams::greedy(8),
         num_generations: 1,
         batch_size: None,
+        dtype: ComputeDtype::F32,
         bench: None,
     };
     let about = EvalInfo { key, model: PathBuf::from(model), data: "data".into(), split: String::new() };

@@ -11,7 +11,7 @@ use super::result::NEW_TASK;
 use crate::eval::bench::PreparedBenchmark;
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, PromptRole, spread};
 use crate::io::hex;
-use crate::model::{Model, ModelLoader};
+use crate::model::{ComputeDtype, Model, ModelLoader};
 use crate::sampling::{SamplingKey, ScoredResponse, hash_prompt};
 use crate::tasks::gold_response;
 use crate::{Error, Result};
@@ -51,10 +51,15 @@ impl<'a> PromptSet<'a> {
     }
 
     /// At most `prompts` examples of a set that is held out from those that are scored.
-    pub fn held_out(bench: &'a PreparedBenchmark, base_hash: &str, prompts: usize) -> Result<Self> {
+    pub fn held_out(
+        bench: &'a PreparedBenchmark,
+        base_hash: &str,
+        dtype: ComputeDtype,
+        prompts: usize,
+    ) -> Result<Self> {
         let task = bench.task();
         let key = SamplingKey::new(base_hash, bench.prompt_hash()?, task, &bench.plan, &bench.sampling)?;
-        let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
+        let key = SamplingKey { bench: Some(bench.protocol.clone()), dtype, ..key };
         let labels = ExampleLabel::of_benchmark(task, bench.plan.examples(task))?;
         // Both styles of a question show one image.
         let group = |label: ExampleLabel| label.shares.into_iter().next().or(label.group);
@@ -148,6 +153,7 @@ impl<'a> PromptSet<'a> {
             tuned: tuned_hash.to_string(),
             prompt: key.prompt.clone(),
             data: key.data.clone(),
+            dtype: key.dtype,
             bench: key.bench.clone(),
             prompts: examples.len(),
             max_new_tokens: bench.sampling.max_new_tokens,

@@ -46,6 +46,11 @@ impl ModelLoader {
         ModelLoader { device: device.clone(), compute, bases: Mutex::default() }
     }
 
+    /// The type of the products.
+    pub fn compute(&self) -> ComputeDtype {
+        self.compute
+    }
+
     /// Where models are loaded to.
     pub fn device(&self) -> &Device {
         &self.device

@@ -1,7 +1,7 @@
 //! Products of packed bf16 tiles with f32 sums, by the instructions that a processor has for them: AMX (Intel) or AVX512-BF16.
 //!
 //! A [`Tile`] is 16 rows of 32 inner elements for the left factor, or 16 pairs of inner elements of 16 columns for the right one. Both
-//! instructions read these layouts. An element of the product is one chain of sums over the inner dimension, from its start to its
+//! instructions read these layouts; a left factor of bf16 rows may also lie in memory as it is ([`LeftPanel`]). An element of the product is one chain of sums over the inner dimension, from its start to its
 //! end: it depends on its row and its column alone.
 
 use super::matmul::Matrix;
@@ -56,7 +56,7 @@ impl Instructions {
     }
 }
 
-/// Whether [`pack_panel`] and `vdpbf16ps` can be executed.
+/// Whether [`pack_panels`] and `vdpbf16ps` can be executed.
 pub fn has_avx512_bf16() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -123,32 +123,57 @@ impl Drop for AmxTiles {
     }
 }
 
+/// A panel of a left factor: 16 lines of 64 bytes for each tile.
+#[derive(Clone, Copy)]
+pub struct LeftPanel {
+    start: *const u8,
+    /// Bytes from one line of a tile to the next, and from one tile to the next.
+    line: usize,
+    tile: usize,
+}
+
+impl LeftPanel {
+    /// A panel that [`pack_panels`] has written.
+    pub fn packed(tiles: &[Tile]) -> LeftPanel {
+        LeftPanel { start: tiles.as_ptr().cast(), line: 2 * DEPTH, tile: size_of::<Tile>() }
+    }
+
+    /// Rows `first..first + 16` of a matrix as they lie in memory; `None` if they are not that of whole tiles.
+    pub fn in_place(m: Matrix<'_, bf16>, first: usize) -> Option<LeftPanel> {
+        let ((rows, cols), (data, row_stride, col_stride)) = (m.shape(), m.layout());
+        let whole = first + LEAD <= rows && cols > 0 && cols.is_multiple_of(DEPTH) && col_stride == 1;
+        let start = data.wrapping_add(first * row_stride).cast();
+        whole.then_some(LeftPanel { start, line: 2 * row_stride, tile: 2 * DEPTH })
+    }
+}
+
 /// The product of two panels of rows and two panels of columns, `depth` tiles each.
 ///
 /// # Safety
-/// The instructions have been detected; with AMX, [`AmxTiles`] live on this thread. Each pointer is valid for `depth` (not 0) tiles.
+/// The instructions have been detected; with AMX, [`AmxTiles`] live on this thread. Each panel is valid for `depth` (not 0) tiles.
 pub unsafe fn multiply(
     instructions: Instructions,
-    [a0, a1]: [*const Tile; 2],
-    [b0, b1]: [*const Tile; 2],
+    a: [LeftPanel; 2],
+    b: [*const Tile; 2],
     depth: usize,
     sums: &mut Sums,
 ) {
     // SAFETY: as the caller promises.
     unsafe {
         match instructions {
-            Instructions::Amx => multiply_amx([a0, a1], [b0, b1], depth, sums),
+            Instructions::Amx => multiply_amx(a, b, depth, sums),
             Instructions::Avx512Bf16 => {
                 let (upper, lower) = sums.0.split_at_mut(2 * LEAD * LEAD);
-                multiply_avx512(a0, [b0, b1], depth, upper);
-                multiply_avx512(a1, [b0, b1], depth, lower);
+                multiply_avx512(a[0], b, depth, upper);
+                multiply_avx512(a[1], b, depth, lower);
             }
         }
     }
 }
 
-unsafe fn multiply_amx([a0, a1]: [*const Tile; 2], [b0, b1]: [*const Tile; 2], depth: usize, sums: &mut Sums) {
-    // SAFETY: reads `depth` tiles from each pointer and writes the four tiles of `sums`.
+unsafe fn multiply_amx([a0, a1]: [LeftPanel; 2], [b0, b1]: [*const Tile; 2], depth: usize, sums: &mut Sums) {
+    debug_assert!(a0.line == a1.line && a0.tile == a1.tile);
+    // SAFETY: reads `depth` tiles of each panel and writes the four tiles of `sums`.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -156,16 +181,16 @@ unsafe fn multiply_amx([a0, a1]: [*const Tile; 2], [b0, b1]: [*const Tile; 2], d
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm4, [{a0} + {row}]",
+            "tileloadd tmm4, [{a0} + {line}]",
             "tileloadd tmm6, [{b0} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b1} + {row}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {row}]",
+            "tileloadd tmm5, [{a1} + {line}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a0}, 1024",
-            "add {a1}, 1024",
+            "add {a0}, {tile}",
+            "add {a1}, {tile}",
             "add {b0}, 1024",
             "add {b1}, 1024",
             "dec {depth}",
@@ -174,11 +199,13 @@ unsafe fn multiply_amx([a0, a1]: [*const Tile; 2], [b0, b1]: [*const Tile; 2], d
             "tilestored [{sums} + {row} + 1024], tmm1",
             "tilestored [{sums} + {row} + 2048], tmm2",
             "tilestored [{sums} + {row} + 3072], tmm3",
-            a0 = inout(reg) a0 => _,
-            a1 = inout(reg) a1 => _,
+            a0 = inout(reg) a0.start => _,
+            a1 = inout(reg) a1.start => _,
             b0 = inout(reg) b0 => _,
             b1 = inout(reg) b1 => _,
             depth = inout(reg) depth => _,
+            line = in(reg) a0.line,
+            tile = in(reg) a0.tile,
             row = in(reg) 64usize,
             sums = in(reg) sums.0.as_mut_ptr(),
             options(nostack),
@@ -188,14 +215,17 @@ unsafe fn multiply_amx([a0, a1]: [*const Tile; 2], [b0, b1]: [*const Tile; 2], d
 
 /// Two tiles of the product, one panel of rows by two of columns: eight rows at a time, whose sums fit the registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn multiply_avx512(a: *const Tile, [b0, b1]: [*const Tile; 2], depth: usize, sums: &mut [f32]) {
+unsafe fn multiply_avx512(a: LeftPanel, [b0, b1]: [*const Tile; 2], depth: usize, sums: &mut [f32]) {
     const ROWS: usize = 8;
+    let line = a.line;
     for first in (0..LEAD).step_by(ROWS) {
         let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
         for tile in 0..depth {
             // SAFETY: `tile` is below `depth`.
-            let (a, b0, b1) =
-                unsafe { (a.add(tile).cast::<i32>(), b0.add(tile).cast::<u8>(), b1.add(tile).cast::<u8>()) };
+            let (a, b0, b1) = unsafe {
+                let lines = a.start.add(tile * a.tile + first * a.line);
+                (lines, b0.add(tile).cast::<u8>(), b1.add(tile).cast::<u8>())
+            };
             for pair in 0..DEPTH / 2 {
                 // SAFETY: inside the tiles: 16 pairs of 64 bytes; 16 rows of 16 pairs of 4 bytes.
                 let b: [__m512bh; 2] = unsafe {
@@ -203,8 +233,9 @@ unsafe fn multiply_avx512(a: *const Tile, [b0, b1]: [*const Tile; 2], depth: usi
                 };
                 for (row, acc) in acc.iter_mut().enumerate() {
                     // SAFETY: as above.
-                    let a =
-                        unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(*a.add((first + row) * 16 + pair))) };
+                    let a = unsafe { a.add(row * line + pair * 4).cast::<i32>().read_unaligned() };
+                    // SAFETY: both types are 512 bits.
+                    let a = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(a)) };
                     *acc = [_mm512_dpbf16_ps(acc[0], a, b[0]), _mm512_dpbf16_ps(acc[1], a, b[1])];
                 }
             }
@@ -215,6 +246,58 @@ unsafe fn multiply_avx512(a: *const Tile, [b0, b1]: [*const Tile; 2], depth: usi
                 // SAFETY: 16 elements.
                 unsafe { _mm512_storeu_ps(to.as_mut_ptr(), *acc) };
             }
+        }
+    }
+}
+
+/// A row-major place in memory: its first element and the elements from one row to the next.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// The first element.
+    pub start: *mut f32,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+impl Place {
+    /// The same from another row and column on.
+    pub fn from(self, row: usize, column: usize) -> Place {
+        Place { start: self.start.wrapping_add(row * self.stride + column), ..self }
+    }
+}
+
+/// Write `rows` rows of `cols` elements (at most 16 of each) of a tile of sums, or of its transpose, to `to`, each element added to the sum
+/// of those of `plus`.
+///
+/// # Safety
+/// AVX-512 has been detected; the places are valid for these elements.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn write_tile(
+    sums: &[f32],
+    transposed: bool,
+    to: Place,
+    (rows, cols): (usize, usize),
+    plus: &[Option<Place>; 2],
+) {
+    let sums: &[f32; LEAD * LEAD] = sums.first_chunk().expect("a tile");
+    // SAFETY: lines of the tile, which holds 256 elements.
+    let mut lines: [__m512i; LEAD] =
+        std::array::from_fn(|i| unsafe { _mm512_loadu_si512(sums.as_ptr().add(i * LEAD).cast()) });
+    if transposed {
+        transpose(&mut lines);
+    }
+    let mask = ((1u32 << cols) - 1) as u16;
+    // SAFETY: masked elements are neither read nor written; the caller vouches for the others.
+    unsafe {
+        for (row, line) in lines[..rows].iter().enumerate() {
+            let load = |place: Place| _mm512_maskz_loadu_ps(mask, place.from(row, 0).start);
+            let line = _mm512_castsi512_ps(*line);
+            let line = match *plus {
+                [Some(one), Some(two)] => _mm512_add_ps(_mm512_add_ps(load(one), load(two)), line),
+                [Some(one), None] | [None, Some(one)] => _mm512_add_ps(load(one), line),
+                [None, None] => line,
+            };
+            _mm512_mask_storeu_ps(to.from(row, 0).start, mask, line);
         }
     }
 }
@@ -284,37 +367,70 @@ impl Element for bf16 {
     }
 }
 
-/// Write rows `first..first + 16` of `m` as one panel, tile after tile of the inner dimension (`m`'s columns); what lies outside of `m` is
-/// zero. `pairs` writes the layout of a right factor.
+/// Write rows from `first` on of `m` as panels of `depth` tiles of the inner dimension (`m`'s columns), as many as `to` has room for; what
+/// lies outside of `m` is zero. `pairs` writes the layout of a right factor. The memory of `m` is read in its order.
 ///
 /// # Safety
 /// [`has_avx512_bf16`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn pack_panel<T: Element>(m: Matrix<'_, T>, first: usize, pairs: bool, to: &mut [MaybeUninit<Tile>]) {
-    let (rows, cols) = m.shape();
-    let count = rows.saturating_sub(first).min(LEAD);
+pub unsafe fn pack_panels<T: Element>(
+    m: Matrix<'_, T>,
+    first: usize,
+    depth: usize,
+    pairs: bool,
+    to: &mut [MaybeUninit<Tile>],
+) {
     let (data, row_stride, col_stride) = m.layout();
-    for (tile, to) in to.iter_mut().enumerate() {
-        let start = tile * DEPTH;
-        let depth = cols.saturating_sub(start).min(DEPTH);
-        let at = |row: usize, col: usize| data.wrapping_add((first + row) * row_stride + (start + col) * col_stride);
-        let mut lines = [_mm512_setzero_si512(); LEAD];
-        // SAFETY: only elements of the matrix are read: those of `count` rows and `depth` columns.
-        unsafe {
-            let by_rows = col_stride == 1;
-            if by_rows {
-                lines[..count].iter_mut().enumerate().for_each(|(row, line)| *line = T::load(at(row, 0), depth));
-            } else {
-                for (pair, line) in lines[..depth.div_ceil(2)].iter_mut().enumerate() {
-                    let second = if 2 * pair + 1 < depth { at(0, 2 * pair + 1) } else { std::ptr::null() };
-                    *line = interleave(T::load_two([at(0, 2 * pair), second], count));
-                }
+    let by_rows = col_stride == 1;
+    let panels = to.len() / depth;
+    let mut pack = |panel: usize, tile: usize| {
+        let (row, col) = (first + panel * LEAD, tile * DEPTH);
+        let size = (m.shape().0.saturating_sub(row).min(LEAD), m.shape().1.saturating_sub(col).min(DEPTH));
+        let from = data.wrapping_add(row * row_stride + col * col_stride);
+        let stride = if by_rows { row_stride } else { col_stride };
+        // SAFETY: only elements of the matrix are read, and a tile is written whole.
+        unsafe { pack_tile(from, stride, size, (by_rows, pairs), &mut to[panel * depth + tile]) }
+    };
+    if by_rows {
+        (0..panels).for_each(|panel| (0..depth).for_each(|tile| pack(panel, tile)));
+    } else {
+        (0..depth).for_each(|tile| (0..panels).for_each(|panel| pack(panel, tile)));
+    }
+}
+
+/// Write one tile, of `count` rows of `depth` elements. `stride`: from one row to the next, or, not `by_rows`, from one column to the next.
+///
+/// # Safety
+/// As [`pack_panels`]; the elements can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_tile<T: Element>(
+    from: *const T,
+    stride: usize,
+    (count, depth): (usize, usize),
+    (by_rows, pairs): (bool, bool),
+    to: &mut MaybeUninit<Tile>,
+) {
+    let mut lines = [_mm512_setzero_si512(); LEAD];
+    // SAFETY: as the caller promises.
+    unsafe {
+        if by_rows {
+            for (row, line) in lines[..count].iter_mut().enumerate() {
+                *line = T::load(from.add(row * stride), depth);
             }
-            if by_rows == pairs {
-                transpose(&mut lines);
+        } else {
+            for (pair, line) in lines[..depth.div_ceil(2)].iter_mut().enumerate() {
+                let column = from.wrapping_add(2 * pair * stride);
+                let second = if 2 * pair + 1 < depth { column.wrapping_add(stride) } else { std::ptr::null() };
+                *line = interleave(T::load_two([column, second], count));
             }
-            let to = to.as_mut_ptr().cast::<__m512i>();
-            lines.iter().enumerate().for_each(|(i, line)| _mm512_store_si512(to.add(i), *line));
+        }
+        if by_rows == pairs {
+            transpose(&mut lines);
+        }
+        let to = to.as_mut_ptr().cast::<__m512i>();
+        for (i, line) in lines.iter().enumerate() {
+            _mm512_store_si512(to.add(i), *line);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Linear layers: `y = x W^T + b (+ residual)`. Several layers of one input run as one op, each with an optional LoRA adapter.
 
 use crate::Result;
+use crate::nn::bf16_matmul::matmul_t_bf16;
 use crate::nn::host::in_main_memory;
 use crate::nn::lora::{self, DropoutMask, LayerShape, Lora};
 use crate::nn::matmul::{Matrix, MatrixMut};
@@ -9,6 +10,7 @@ use crate::nn::tape::Saved;
 use crate::nn::weight_matrix::{WeightMatrix, weight_grad};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
+use half::bf16;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -59,50 +61,7 @@ pub fn linear(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Valu
         return reference(tape, x, layers, residual, width);
     }
     let outputs = outputs(layers, rows, width, total);
-    let mut y: Vec<f32> = Vec::new();
-    // Whether `y` already holds the residual or the biases, to which the products are added.
-    let accumulate = residual.is_some() || layers.iter().any(|m| m.bias.is_some());
-    if let Some(residual) = residual {
-        y.extend_from_slice(&read(&residual.tensor)?);
-    } else if accumulate {
-        let mut row = Vec::with_capacity(total);
-        for layer in layers {
-            match &layer.bias {
-                Some(bias) => row.extend_from_slice(&read(bias.var.as_tensor())?),
-                None => row.resize(row.len() + layer.out(), 0.0),
-            }
-        }
-        y = row.repeat(rows);
-    } else {
-        y.reserve_exact(rows * total);
-    }
-    {
-        let x_data = read(&x.tensor)?;
-        let x_view = Matrix::new(&x_data, rows, width, width);
-        for (layer, (column, LayerShape { out, .. })) in layers.iter().zip(&outputs) {
-            let (column, out) = (*column, *out);
-            if let Some(bias) = layer.bias.as_ref().filter(|_| residual.is_some()) {
-                let bias = read(bias.var.as_tensor())?;
-                let bias = &*bias;
-                y.par_chunks_mut(total).with_min_len(64).for_each(|row| {
-                    for (y, b) in row[column..column + out].iter_mut().zip(bias) {
-                        *y += b;
-                    }
-                });
-            }
-            let weight = WeightMatrix::of(&layer.weight, width)?;
-            let from = column.min(rows * total);
-            let target = match accumulate {
-                true => MatrixMut::new(&mut y[from..], rows, out, total),
-                false => MatrixMut::uninit(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
-            };
-            weight.times_rows_t(target, x_view, 0..out, accumulate);
-        }
-        if !accumulate {
-            // SAFETY: the products of all layers together have written every element of every row.
-            unsafe { y.set_len(rows * total) };
-        }
-    }
+    let mut y = products(x, layers, &outputs, residual)?;
     let mut adapters: Vec<Option<(Option<DropoutMask>, Vec<f32>)>> = Vec::with_capacity(layers.len());
     for (layer, (column, shape)) in layers.iter().zip(&outputs) {
         adapters.push(match &layer.lora {
@@ -176,6 +135,73 @@ pub fn linear(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Valu
         }
         grads.add(residual_node, grad)
     }))
+}
+
+/// The results of `layers` without their adapters.
+fn products(
+    x: &Value,
+    layers: &[&Linear],
+    outputs: &[(usize, LayerShape)],
+    residual: Option<&Value>,
+) -> Result<Vec<f32>> {
+    let (rows, width) = x.tensor.dims2()?;
+    let total: usize = outputs.iter().map(|(_, shape)| shape.out).sum();
+    let weights: Vec<WeightMatrix<'_>> =
+        layers.iter().map(|layer| WeightMatrix::of(&layer.weight, width)).collect::<Result<_>>()?;
+    let x = read(&x.tensor)?;
+    let x = Matrix::new(&x, rows, width, width);
+    let residual = residual.map(|residual| read(&residual.tensor)).transpose()?;
+    // The biases of all layers; zeros for a layer without one, if another has one.
+    let mut biases = Vec::new();
+    if layers.iter().any(|layer| layer.bias.is_some()) {
+        for layer in layers {
+            match &layer.bias {
+                Some(bias) => biases.extend_from_slice(&read(bias.var.as_tensor())?),
+                None => biases.resize(biases.len() + layer.out(), 0.0),
+            }
+        }
+    }
+    let factors: Option<Vec<Matrix<'_, bf16>>> = weights.iter().map(WeightMatrix::bf16_factor).collect();
+    if let Some(factors) = factors {
+        let residual = residual.as_ref().map(|residual| Matrix::new(residual, rows, total, total));
+        let biases = (!biases.is_empty()).then(|| Matrix::repeated(&biases, rows));
+        // SAFETY: the products of all layers together write every element of every row.
+        return Ok(unsafe {
+            uninit_vec(rows * total, |y| {
+                matmul_t_bf16(MatrixMut::uninit(y, rows, total, total), x, &factors, [residual, biases]);
+            })
+        });
+    }
+    let mut y: Vec<f32> = Vec::new();
+    // Whether `y` already holds the residual or the biases, to which the products are added.
+    let accumulate = residual.is_some() || !biases.is_empty();
+    match &residual {
+        Some(residual) => {
+            y.extend_from_slice(residual);
+            if !biases.is_empty() {
+                y.par_chunks_mut(total).with_min_len(64).for_each(|row| {
+                    for (y, b) in row.iter_mut().zip(&biases) {
+                        *y += b;
+                    }
+                });
+            }
+        }
+        None if accumulate => y = biases.repeat(rows),
+        None => y.reserve_exact(rows * total),
+    }
+    for (weight, (column, LayerShape { out, .. })) in weights.iter().zip(outputs) {
+        let from = (*column).min(rows * total);
+        let target = match accumulate {
+            true => MatrixMut::new(&mut y[from..], rows, *out, total),
+            false => MatrixMut::uninit(&mut y.spare_capacity_mut()[from..rows * total], rows, *out, total),
+        };
+        weight.times_rows_t(target, x, 0..*out, accumulate);
+    }
+    if !accumulate {
+        // SAFETY: the products of all layers together have written every element of every row.
+        unsafe { y.set_len(rows * total) };
+    }
+    Ok(y)
 }
 
 /// The first column of each layer's output, and the layer's shape.

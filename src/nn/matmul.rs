@@ -31,6 +31,11 @@ impl<'a, T> Matrix<'a, T> {
         Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
+    /// `rows` times the same row.
+    pub fn repeated(row: &'a [T], rows: usize) -> Self {
+        Matrix { data: row, rows, cols: row.len(), row_stride: 0, col_stride: 1 }
+    }
+
     /// The transpose, as a view.
     pub fn t(self) -> Self {
         Matrix {
@@ -61,6 +66,11 @@ impl<'a, T> Matrix<'a, T> {
     pub fn row_slices(&self) -> Option<Vec<&'a [T]>> {
         let row = |i: usize| &self.data[i * self.row_stride..i * self.row_stride + self.cols];
         (self.col_stride == 1).then(|| (0..self.rows).map(row).collect())
+    }
+
+    /// `count` rows from `first` on, as a view.
+    pub fn rows(self, first: usize, count: usize) -> Self {
+        self.t().columns(first, count).t()
     }
 
     /// `count` columns from `first` on, as a view.
@@ -118,16 +128,23 @@ impl<'a> MatrixMut<'a> {
 
     /// The matrix in blocks of at most `width` columns, each with the index of its first column, for threads to write in parallel.
     pub fn column_blocks(self, width: usize) -> Vec<(usize, ColumnBlock<'a>)> {
+        let cols = self.cols;
+        self.blocks_of((0..cols).step_by(width).map(|first| width.min(cols - first)))
+    }
+
+    /// As [`MatrixMut::column_blocks`], with blocks of these widths, one beside the other.
+    pub fn blocks_of(self, widths: impl Iterator<Item = usize>) -> Vec<(usize, ColumnBlock<'a>)> {
         let data = self.data.as_mut_ptr();
-        (0..self.cols)
-            .step_by(width)
-            .map(|first| {
-                let (rows, cols, stride) = (self.rows, width.min(self.cols - first), self.stride);
-                // Within or at the end of the slice, as the constructor has checked (a matrix without rows may have no elements).
-                let start = data.wrapping_add(first);
-                (first, ColumnBlock { start, rows, cols, stride, initialized: self.initialized, of: PhantomData })
-            })
-            .collect()
+        let mut first = 0;
+        let block = |cols: usize| {
+            assert!(first + cols <= self.cols, "a block beyond the matrix");
+            // Within or at the end of the slice, as the constructor has checked (a matrix without rows may have no elements).
+            let start = data.wrapping_add(first);
+            let (rows, stride, initialized) = (self.rows, self.stride, self.initialized);
+            first += cols;
+            (first - cols, ColumnBlock { start, rows, cols, stride, initialized, of: PhantomData })
+        };
+        widths.map(block).collect()
     }
 }
 
@@ -150,24 +167,9 @@ impl ColumnBlock<'_> {
         self.cols
     }
 
-    /// Write elements of a row, from `column` on, or add to them.
-    pub fn write_row(&mut self, row: usize, column: usize, values: &[f32], add: bool) {
-        assert!(
-            row < self.rows && column + values.len() <= self.cols && (self.initialized || !add),
-            "no such elements"
-        );
-        // SAFETY: inside the matrix, whose elements nothing else accesses, and initialized if they are read.
-        unsafe {
-            let held = std::slice::from_raw_parts_mut(self.start.add(row * self.stride + column), values.len());
-            match add {
-                true => held.iter_mut().zip(values).for_each(|(held, value)| {
-                    held.write(held.assume_init() + value);
-                }),
-                false => held.iter_mut().zip(values).for_each(|(held, value)| {
-                    held.write(*value);
-                }),
-            }
-        }
+    /// The first element, and how many elements lie from one row to the next; for kernels that write without further checks.
+    pub fn raw(&mut self) -> (*mut f32, usize) {
+        (self.start.cast(), self.stride)
     }
 
     /// Write an element, or add to it.

@@ -7,7 +7,7 @@
 //! If the weight's products are to be in bf16 ([`Parameter::uses_bf16_matmul`]) and the processor has them, the other factor is rounded, too.
 
 use crate::nn::Parameter;
-use crate::nn::bf16_matmul::{bf16_instructions, matmul_bf16};
+use crate::nn::bf16_matmul::{bf16_instructions, matmul_bf16, matmul_t_bf16};
 use crate::nn::matmul::{ColumnBlock, Matrix, MatrixMut, matmul, matmul_block};
 use crate::nn::slice::{Slice, read};
 use crate::{Error, Result};
@@ -95,7 +95,8 @@ impl<'a> WeightMatrix<'a> {
             WeightData::Bf16 { .. } => {
                 let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
                 if self.in_bf16 {
-                    return matmul_bf16(c, x, Matrix::new(w, rows.len(), self.width, self.width).t(), add);
+                    let w = Matrix::new(w, rows.len(), self.width, self.width);
+                    return if add { matmul_bf16(c, x, w.t(), true) } else { matmul_t_bf16(c, x, &[w], [None; 2]) };
                 }
                 if let Some(x) = x.row_slices().filter(|x| x.len() <= GEMV_MAX_ROWS) {
                     return gemv(c, &x, w, self.width, add);
@@ -130,6 +131,11 @@ impl<'a> WeightMatrix<'a> {
                 blocked_matmul(c, g, add, false, block);
             }
         }
+    }
+
+    /// The rows, if products with them are in bf16.
+    pub fn bf16_factor(&self) -> Option<Matrix<'_, bf16>> {
+        self.in_bf16.then(|| Matrix::new(self.bf16(), self.out, self.width, self.width))
     }
 
     fn bf16(&self) -> &[bf16] {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
 use crate::eval::{EvalDir, evaluate_in};
-use crate::model::SamplingParams;
+use crate::model::{ComputeDtype, SamplingParams};
 use crate::sampling::{Response, SamplePlan, SamplingKey, from_fn, hash_examples};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
@@ -127,6 +127,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         sampling: SamplingParams::greedy(16),
         num_generations: 1,
         batch_size: None,
+        dtype: ComputeDtype::F32,
         bench: None,
     };
     let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();

@@ -4,7 +4,7 @@ use super::SamplePlan;
 use super::example_hash::hash_examples;
 use crate::Result;
 use crate::io::json;
-use crate::model::{SamplingParams, hash_model, hash_prompt_files};
+use crate::model::{ComputeDtype, SamplingParams, hash_model, hash_prompt_files};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::Protocol;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ pub struct SamplingKey {
     pub num_generations: usize,
     /// Batch size, where it decides which random numbers an example gets (temperature above 0).
     pub batch_size: Option<usize>,
+    /// Type of the model's matrix products.
+    #[serde(default, skip_serializing_if = "ComputeDtype::is_f32")]
+    pub dtype: ComputeDtype,
     /// How the benchmark is put to the model, where the task is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<Protocol>,
@@ -48,7 +51,7 @@ pub struct SamplingKey {
 const SCORING: [&str; 2] = ["gold", "scorers"];
 
 impl SamplingKey {
-    /// From the hashes of a checkpoint (see [`hash_model`] and [`hash_prompt_files`]); hashes the examples and their images.
+    /// Of products in f32, from the hashes of a checkpoint (see [`hash_model`] and [`hash_prompt_files`]); hashes the examples and their images.
     pub fn new(
         model: &str,
         prompt: &str,
@@ -70,6 +73,7 @@ impl SamplingKey {
             sampling: sampling.clone(),
             num_generations: plan.num_generations,
             batch_size: (sampling.temperature > 0.0).then_some(plan.batch_size),
+            dtype: ComputeDtype::F32,
             bench: None,
         })
     }
@@ -92,12 +96,14 @@ impl SamplingKey {
     }
 }
 
-/// The key of an evaluation; hashes the model's files, the examples and their images.
+/// The key of an evaluation with products in `dtype`; hashes the model's files, the examples and their images.
 pub fn checkpoint_key(
     model: &Path,
+    dtype: ComputeDtype,
     task: &dyn Task,
     plan: &SamplePlan,
     sampling: &SamplingParams,
 ) -> Result<SamplingKey> {
-    SamplingKey::new(&hash_model(model)?, &hash_prompt_files(model)?, task, plan, sampling)
+    let key = SamplingKey::new(&hash_model(model)?, &hash_prompt_files(model)?, task, plan, sampling)?;
+    Ok(SamplingKey { dtype, ..key })
 }

@@ -13,7 +13,6 @@ use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
 use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
-use crate::nn::bf16_instructions;
 use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
@@ -127,12 +126,7 @@ fn on_this_thread(
         callback.note(&note);
     }
     if request.config.train.dtype == ComputeDtype::Bf16 && request.device.is_cpu() {
-        callback.note(&match bf16_instructions() {
-            Some(name) => format!("train.dtype = \"bf16\": matrix products in bf16, by {name}"),
-            None => "train.dtype = \"bf16\": this processor has neither AMX nor (as AMD's have) a fast AVX512-BF16; products are computed in \
-                     f32, with weights rounded to bf16"
-                .into(),
-        });
+        callback.note(&ComputeDtype::bf16_on_cpu("train.dtype = \"bf16\""));
     }
     if data.validation.is_none() && request.config.eval.steps > 0 {
         callback.note("the dataset has no validation split: there will be no evaluation during training");

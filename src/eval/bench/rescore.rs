@@ -72,7 +72,8 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
     let key = &about.key;
     let plan = SamplePlan { limit: Some(key.examples), num_generations: key.num_generations.max(1), batch_size: 1 };
     let now = SamplingKey::new(&key.model, &key.prompt, task.as_ref(), &plan, &key.sampling)?;
-    let now = SamplingKey { code: key.code.clone(), batch_size: key.batch_size, bench: key.bench.clone(), ..now };
+    let (code, bench) = (key.code.clone(), key.bench.clone());
+    let now = SamplingKey { code, batch_size: key.batch_size, dtype: key.dtype, bench, ..now };
     if !key.differs_in_scoring_only(&now) {
         return Err(Error::input(format!(
             "{}: {} no longer asks what these responses answer (its prompts or images are others); evaluate it again with \

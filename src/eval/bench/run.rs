@@ -42,7 +42,7 @@ pub fn run(
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let key = SamplingKey::new(&weights, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
-        let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
+        let key = SamplingKey { bench: Some(bench.protocol.clone()), dtype: loader.compute(), ..key };
         directories.push(EvalDir::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
     }
     let mut loaded: Option<Model> = None;

@@ -14,9 +14,9 @@ pub const FROZEN_VARIABLE: &str = "JIGSAW_FROZEN_WEIGHTS";
 /// An input error if [`FROZEN_VARIABLE`] holds another word than f32 or bf16, or asks for f32 where products are to be in bf16.
 pub(crate) fn check_frozen_variable(compute: ComputeDtype) -> Result<()> {
     match (std::env::var(FROZEN_VARIABLE).ok().as_deref(), compute) {
-        (Some("f32"), ComputeDtype::Bf16) => {
-            Err(Error::input(format!("{FROZEN_VARIABLE}=f32 contradicts train.dtype = \"bf16\"; drop one of them")))
-        }
+        (Some("f32"), ComputeDtype::Bf16) => Err(Error::input(format!(
+            "{FROZEN_VARIABLE}=f32 contradicts train.dtype = \"bf16\" and --dtype bf16; drop one of them"
+        ))),
         (None | Some("" | "f32" | "bf16"), _) => Ok(()),
         (Some(other), _) => Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
     }

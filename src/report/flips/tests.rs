@@ -5,7 +5,7 @@ use crate::eval::{EvalDir, evaluate_in};
 use crate::forgetting::{
     BenchmarkTitle, ExampleLabel, FinishedEval, ForgettingResult, MeasuredBenchmark, ModelRef, TunedResult, pair,
 };
-use crate::model::SamplingParams;
+use crate::model::{ComputeDtype, SamplingParams};
 use crate::report::write;
 use crate::sampling::{Response, SamplePlan, SamplingKey, from_fn, hash_examples};
 use crate::tasks::benchmarks;
@@ -65,6 +65,7 @@ fn compare(dir: &Path, rows: &[Row<'_>], side: u32) {
                 sampling: SamplingParams::greedy(16),
                 num_generations: 1,
                 batch_size: None,
+                dtype: ComputeDtype::F32,
                 bench: Some(task.protocol(None)),
             };
             let out = dir.join(&places[model]).join(&name);

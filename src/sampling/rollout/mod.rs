@@ -19,17 +19,14 @@ pub use selection::{Candidate, FinalAnswer, Keep, RolloutSelection, SelectionCou
 use crate::data::{Dataset, Manifest};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::{ComputeDtype, ModelLoader, require_checkpoint};
-use crate::model::{Processor, SamplingParams};
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::{ModelLoader, Processor, SamplingParams, require_checkpoint};
 use crate::sampling::chat_api::{self, ChatClient, Endpoint, Note, TokenUsage};
 use crate::sampling::{
-    LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, generated_tokens,
-    progress_of, run,
+    LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, checkpoint_key,
+    generated_tokens, progress_of, run,
 };
 use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
-use candle_core::Device;
 use rollout_dir::RolloutDir;
 use serde::Serialize;
 use serde_json::json;
@@ -92,7 +89,7 @@ pub struct RolloutReport {
 /// samples stay, so that another selection can use them.
 pub fn rollout(
     request: &RolloutRequest,
-    device: &Device,
+    loader: &ModelLoader,
     note: Note<'_>,
     progress: impl FnMut(SampleProgress),
 ) -> Result<RolloutReport> {
@@ -109,7 +106,7 @@ pub fn rollout(
     check_prompts(task.dataset(), request)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
     let about = RolloutInfo {
-        key: request.teacher.key(&task, plan, &request.sampling)?,
+        key: request.teacher.key(loader, &task, plan, &request.sampling)?,
         teacher: request.teacher.name(),
         data: absolute(data),
         split: split.to_string(),
@@ -117,7 +114,7 @@ pub fn rollout(
     let store = RolloutDir::open(out, about, request.fresh)?;
     let written = dataset::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
     let started = Instant::now();
-    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, device, note, progress)?;
+    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, loader, note, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.num_generations, fresh_tokens, started.elapsed())?;
     let special = request.teacher.special_tokens()?;
     let (kept, tally) = select(&task, &outcomes, plan.num_generations, selection, &special)?;
@@ -149,7 +146,7 @@ fn sample(
     request: &RolloutRequest,
     store: &RolloutDir,
     task: &DatasetTask,
-    device: &Device,
+    loader: &ModelLoader,
     note: Note<'_>,
     mut progress: impl FnMut(SampleProgress),
 ) -> Result<Sampled> {
@@ -180,7 +177,7 @@ fn sample(
     match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            sample(&LocalModel::new(&ModelLoader::new(device, ComputeDtype::F32).frozen(dir)?, &processor))?;
+            sample(&LocalModel::new(&loader.frozen(dir)?, &processor))?;
         }
         (Teacher::Endpoint(_), Some(client)) => sample(client)?,
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
@@ -244,11 +241,17 @@ impl Teacher {
         Ok(tokens)
     }
 
-    fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &SamplingParams) -> Result<SamplingKey> {
+    fn key(
+        &self,
+        loader: &ModelLoader,
+        task: &dyn Task,
+        plan: &SamplePlan,
+        sampling: &SamplingParams,
+    ) -> Result<SamplingKey> {
         match self {
             Teacher::Model(dir) => {
                 require_checkpoint(dir)?;
-                SamplingKey::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
+                checkpoint_key(dir, loader.compute(), task, plan, sampling)
             }
             Teacher::Scripted => {
                 let sampling = SamplingParams { seed: sampling.seed, ..SamplingParams::greedy(0) };

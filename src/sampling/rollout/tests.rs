@@ -3,6 +3,7 @@
 use super::*;
 use crate::data::METADATA;
 use crate::model::init::{Preset, write_checkpoint};
+use crate::model::{ComputeDtype, ModelLoader};
 use crate::sampling::chat_api::tests as chat_tests;
 use crate::tasks::Style;
 use crate::tasks::jigsaw::generate::{JigsawSettings, generate};
@@ -49,7 +50,7 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
 }
 
 fn run(request: &RolloutRequest) -> Result<RolloutReport> {
-    rollout(request, &Device::Cpu, &|_| {}, |_| {})
+    rollout(request, &ModelLoader::new(&Device::Cpu, ComputeDtype::F32), &|_| {}, |_| {})
 }
 
 fn refused(request: &RolloutRequest) -> String {

@@ -191,6 +191,10 @@ impl StepContext<'_> {
         metrics.push("tokens_per_second", tokens as f64 / seconds);
         metrics.push("samples_per_second", ids.len() as f64 / seconds);
         metrics.push("step_seconds", seconds);
+        if let Some(traffic) = self.job.comm.traffic() {
+            metrics.push("communication_seconds", traffic.seconds);
+            metrics.push("communication_bytes", traffic.bytes as f64);
+        }
         self.log_metrics(self.state.step, &metrics)?;
         if let Some(log) = &mut self.log {
             log.examples(&ExamplesLine { step: self.state.step, ids: &example_ids })?;

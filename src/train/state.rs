@@ -109,7 +109,7 @@ pub struct StepContext<'a> {
     /// What the run needs.
     pub job: &'a TrainJob<'a>,
     /// The optimizer with its moments.
-    pub optimizer: AdamW,
+    pub optimizer: AdamW<'a>,
     /// Chooses the examples.
     pub sampler: BatchSampler,
     /// Encodes the examples of the next step during the current one.

@@ -427,14 +427,16 @@ impl Communicator for MpiRanks {
         check_length(own.len(), counts[self.rank])?;
         for (index, sum) in sum.chunks_mut(PIECE).enumerate() {
             let at = index * PIECE;
-            let (mut sent, mut parts) = (Vec::new(), Vec::new());
-            for rank in 0..ranks {
-                let (start, part) = (sent.len(), share(sum.len(), rank, ranks));
-                let terms: Vec<&[f32]> = own.iter().map(|term| &term[at + part.start..at + part.end]).collect();
-                sent.extend(f32_bytes(&terms));
-                parts.push(start..sent.len());
+            let of = |rank: usize| share(sum.len(), rank, ranks);
+            let mut sent: Vec<&[f32]> = Vec::new();
+            for part in (0..ranks).map(of) {
+                sent.extend(own.iter().map(|term| &term[at + part.start..at + part.end]));
             }
-            let part = share(sum.len(), self.rank, ranks);
+            let bytes = 4 * own.len();
+            let parts: Vec<Range<usize>> =
+                (0..ranks).map(|rank| bytes * of(rank).start..bytes * of(rank).end).collect();
+            let sent = f32_bytes(&sent);
+            let part = of(self.rank);
             let lengths: Vec<usize> = counts.iter().map(|count| 4 * count * part.len()).collect();
             let terms = self.exchange(sent, &parts, &lengths)?;
             let mut filled = filled;

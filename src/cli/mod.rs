@@ -175,11 +175,6 @@ fn check_processes(command: &Command) -> Result<()> {
     }
 }
 
-/// Say why the program ends.
-fn report_error(error: &Error) {
-    output::status(&format!("error: {error}"));
-}
-
 /// The exit code of a process that ends with an error before it has joined the others, which have the same. Rank 0 says it.
 fn refuse(code: u8, say: impl FnOnce()) -> ExitCode {
     match launcher::place() {
@@ -192,7 +187,7 @@ fn refuse(code: u8, say: impl FnOnce()) -> ExitCode {
 
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
-    let refused = |e: Error| refuse(e.exit_code(), || report_error(&e));
+    let refused = |e: Error| refuse(e.exit_code(), || output::error(&e));
     if let Err(e) = check_utf8(std::env::args_os()).and_then(|()| check_threads()) {
         return refused(e);
     }

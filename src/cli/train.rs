@@ -2,10 +2,9 @@
 
 use super::device::DeviceArgs;
 use super::hub;
-use super::output::{print, status};
+use super::output::{self, print, status};
 use super::progress::{bar, times};
-use super::report_error;
-use crate::comm::{self, Communicator};
+use crate::comm::{Communicator, launcher};
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
 use crate::io::text::{counted, hide_keys};
@@ -90,7 +89,7 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(self) -> Result<ExitCode> {
-        let comm = comm::connect()?;
+        let comm = launcher::connect()?;
         let comm = comm.as_ref();
         // All ranks end together: one that fails now is heard.
         let ended = self.run_on(comm).and_then(|code| comm.barrier().map(|()| code));
@@ -98,7 +97,7 @@ impl TrainArgs {
             Err(error) if comm.abort(&error) && !comm.is_root() => Ok(ExitCode::from(error.exit_code())),
             // Before the communicator ends, and with it this process.
             Err(error) => {
-                report_error(&error);
+                output::error(&error);
                 Ok(ExitCode::from(error.exit_code()))
             }
             ended => ended,

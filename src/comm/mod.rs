@@ -7,7 +7,7 @@
 //! Every rank must call the same functions in the same order. A rank that fails calls [`Communicator::abort`], which ends the others: they
 //! get an error from the call they wait in, and never wait forever.
 //!
-//! [`connect`] chooses: [`Single`], or the processes that a launcher has started, with MPI. [`threads`] runs several ranks in one process, for
+//! [`launcher::connect`] chooses: [`Single`], or the processes that a launcher has started, with MPI. [`threads`] runs several ranks in one process, for
 //! tests.
 
 pub mod launcher;
@@ -35,24 +35,6 @@ pub struct Traffic {
     pub seconds: f64,
     /// Bytes that this rank has sent.
     pub bytes: u64,
-}
-
-/// The communicator of this process. What is connected must be ended on every rank: dropped, after an error only once
-/// [`Communicator::abort`] has returned.
-///
-/// # Errors
-/// An input error if a launcher has started several processes and this program was built without MPI. A failure of MPI.
-pub fn connect() -> Result<Box<dyn Communicator>> {
-    match launcher::place() {
-        (_, 0 | 1) => Ok(Box::new(Single)),
-        #[cfg(feature = "mpi")]
-        _ => Ok(Box::new(mpi::MpiRanks::connect()?)),
-        #[cfg(not(feature = "mpi"))]
-        (_, processes) => Err(Error::input(format!(
-            "an MPI launcher has started {processes} processes, and this jigsaw was built without MPI; build it with `cargo build --release \
-             --features mpi`, or start it without the launcher"
-        ))),
-    }
 }
 
 /// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have

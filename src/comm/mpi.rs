@@ -103,7 +103,7 @@ impl MpiRanks {
     pub(super) fn connect() -> Result<MpiRanks> {
         let timeout = timeout(std::env::var(TIMEOUT_VARIABLE).ok())?;
         let (mut provided, mut rank, mut size) = (0, 0, 0);
-        // SAFETY: called once, by `comm::connect`; null stands for no arguments.
+        // SAFETY: called once, by `launcher::connect`; null stands for no arguments.
         let (world, serialized) = unsafe {
             let serialized = ffi::RSMPI_THREAD_SERIALIZED;
             check(ffi::MPI_Init_thread(std::ptr::null_mut(), std::ptr::null_mut(), serialized, &mut provided))?;

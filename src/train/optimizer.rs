@@ -184,16 +184,18 @@ impl<'a> AdamW<'a> {
 
     /// One of the two moments of a parameter, from the rank that has it. Every rank calls it.
     fn moment(&self, slot: &Slot, second: bool) -> Result<Vec<f32>> {
-        let mut values = match &slot.moments {
-            Moments::Cpu { first, second: other } => if second { other } else { first }.clone(),
-            Moments::Device { first, second: other } => numbers(if second { other } else { first })?,
-            Moments::Of(_) => vec![0.0; slot.parameter.var.elem_count()],
+        let mut values = match (&slot.moments, second) {
+            (Moments::Cpu { first, .. }, false) => first.clone(),
+            (Moments::Cpu { second, .. }, true) => second.clone(),
+            (Moments::Device { first, .. }, false) => numbers(first)?,
+            (Moments::Device { second, .. }, true) => numbers(second)?,
+            (Moments::Of(_), _) => vec![0.0; slot.parameter.var.elem_count()],
         };
         self.comm.broadcast_f32(self.owner(slot), &mut values)?;
         Ok(values)
     }
 
-    /// Ask the other ranks, which are in [`AdamW::serve`], for a moment.
+    /// Ask the other ranks, which are in [`AdamW::save_with`], for a moment.
     fn ask(&self, slot: usize, second: bool) -> Result<Vec<f32>> {
         self.comm.broadcast(0, &mut (2 * slot + usize::from(second)).to_le_bytes().to_vec())?;
         self.moment(&self.slots[slot], second)

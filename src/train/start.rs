@@ -182,7 +182,7 @@ fn same_job(request: &TrainRequest, data: &RunData) -> Result<serde_json::Value>
         "jigsaw": env!("CARGO_PKG_VERSION"),
         "checksum of the program": crc32fast::hash(&program),
         "settings": to_table(&request.config)?,
-        "device": format!("{:?}", request.device.location()),
+        "on a CPU": request.device.is_cpu(),
         "data": data.hash,
         "examples": data.train.len(),
         "tokenizer and templates": hash_prompt_files(&request.model)?,
@@ -195,7 +195,9 @@ fn weights_hash(model: &Model) -> Result<u32> {
     for parameter in model.parameters() {
         hash.update(parameter.name.as_bytes());
         let values = parameter.var.as_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
-        values.to_vec1::<f32>()?.iter().for_each(|value| hash.update(&value.to_le_bytes()));
+        for values in values.to_vec1::<f32>()?.chunks(1 << 14) {
+            hash.update(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
     }
     Ok(hash.finalize())
 }

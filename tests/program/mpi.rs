@@ -15,7 +15,7 @@ const LORA: &str = "--method sft --set train.steps=3 --set train.batch_size=6 --
 const RFT: &str = "--method rft --set train.steps=4 --set train.batch_size=5 --set rollout.num_generations=3 --set rollout.max_new_tokens=6 \
                    --set grpo.beta=0.1 --set eval.steps=0";
 /// So long that something can happen on the way.
-const LONG: &str = "--method sft --set train.steps=40 --set train.batch_size=14 --set eval.steps=0";
+const LONG: &str = "--method sft --set train.steps=16 --set train.batch_size=14 --set eval.steps=0";
 
 fn prepare(dir: &Path) {
     done(dir, "model init --preset tiny --out model");

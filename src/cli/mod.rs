@@ -18,6 +18,7 @@ pub mod score;
 pub mod study;
 pub mod train;
 
+use crate::comm::launcher;
 use crate::io::plain::{one_of, parse_fault};
 use crate::train::known_names;
 use crate::{Error, Result};
@@ -25,6 +26,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Measure and explain what fine-tuning costs a vision-language model.
 ///
@@ -161,11 +163,33 @@ fn explained(error: &clap::Error, said: &str) -> String {
     }
 }
 
+/// Refuse to run as one of several processes what would write the same files in each.
+fn check_processes(command: &Command) -> Result<()> {
+    match launcher::place() {
+        (_, 0 | 1) => Ok(()),
+        _ if matches!(command, Command::Train(_)) => Ok(()),
+        (_, processes) => Err(Error::input(format!(
+            "an MPI launcher has started {processes} processes, and of the commands only train divides its work over several; start this one \
+             without the launcher"
+        ))),
+    }
+}
+
+/// The exit code of a process that ends with an error before it has joined the others, which have the same. Rank 0 says it.
+fn refuse(code: u8, say: impl FnOnce()) -> ExitCode {
+    match launcher::place() {
+        (0, _) => say(),
+        // A launcher ends all processes once one has ended with an error.
+        _ => std::thread::sleep(Duration::from_secs(2)),
+    }
+    ExitCode::from(code)
+}
+
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
+    let refused = |e: Error| refuse(e.exit_code(), || output::error(&e));
     if let Err(e) = check_utf8(std::env::args_os()).and_then(|()| check_threads()) {
-        output::status(&format!("error: {e}"));
-        return ExitCode::from(e.exit_code());
+        return refused(e);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -173,25 +197,20 @@ pub fn run() -> ExitCode {
             // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
             let said = e.render().to_string();
             let explained = explained(&e, &said);
-            if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
-                // clap would print the argument as it is.
-                output::status(&explained);
-            } else if e.use_stderr() && explained != said {
-                output::lines(&explained);
-            } else {
-                let _ = e.print();
-            }
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+            return refuse(u8::try_from(e.exit_code()).unwrap_or(2), || {
+                if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
+                    // clap would print the argument as it is.
+                    output::status(&explained);
+                } else if e.use_stderr() && explained != said {
+                    output::lines(&explained);
+                } else {
+                    let _ = e.print();
+                }
+            });
         }
     };
     end_with_the_study();
-    match cli.command.run() {
-        Ok(code) => code,
-        Err(e) => {
-            output::status(&format!("error: {e}"));
-            ExitCode::from(e.exit_code())
-        }
-    }
+    check_processes(&cli.command).and_then(|()| cli.command.run()).unwrap_or_else(refused)
 }
 
 /// The command line's definition (for completions and for tests of the help).

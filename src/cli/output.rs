@@ -18,6 +18,11 @@ pub fn status(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", message(text));
 }
 
+/// Say on stderr why the program ends.
+pub fn error(error: &Error) {
+    status(&format!("error: {error}"));
+}
+
 /// Print a text of several lines to stderr as it is; it holds nothing that [`is_altered`].
 pub fn lines(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());

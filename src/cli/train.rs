@@ -2,9 +2,9 @@
 
 use super::device::DeviceArgs;
 use super::hub;
-use super::output::{print, status};
+use super::output::{self, print, status};
 use super::progress::{bar, times};
-use crate::comm::Single;
+use crate::comm::{Communicator, launcher};
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
 use crate::io::text::{counted, hide_keys};
@@ -17,7 +17,7 @@ use crate::train::{MetricsCommand, TrainOutcome, TrainerCallback};
 use crate::{Error, Result};
 use candle_core::Device;
 use indicatif::ProgressBar;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -88,7 +88,26 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
-    pub fn run(mut self) -> Result<ExitCode> {
+    pub fn run(self) -> Result<ExitCode> {
+        let comm = launcher::connect()?;
+        let comm = comm.as_ref();
+        // All ranks end together: one that fails now is heard.
+        let ended = self.run_on(comm).and_then(|code| comm.barrier().map(|()| code));
+        match ended {
+            Err(error) if comm.abort(&error) && !comm.is_root() => Ok(ExitCode::from(error.exit_code())),
+            // Before the communicator ends, and with it this process.
+            Err(error) => {
+                output::error(&error);
+                Ok(ExitCode::from(error.exit_code()))
+            }
+            ended => ended,
+        }
+    }
+
+    fn run_on(mut self, comm: &dyn Communicator) -> Result<ExitCode> {
+        if (self.print_config || self.dry_run) && !comm.is_root() {
+            return Ok(ExitCode::SUCCESS);
+        }
         if let Some(dir) = &self.resume {
             files::require_dir(dir, "run")?;
             let identity = dir.join("run.json");
@@ -114,9 +133,10 @@ impl TrainArgs {
         // A plan may be for a GPU that is not here.
         let place = self.device.place()?;
         let device = if self.dry_run { Device::Cpu } else { self.device.open()? };
+        let model = self.model.ok_or_else(|| missing("--model"))?;
         let task = TrainRequest {
             config,
-            model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
+            model: if self.dry_run { hub::model(&model)? } else { comm.on_root(|| hub::model(&model))? },
             data,
             out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
             lengthen: self.resume.is_some(),
@@ -128,34 +148,40 @@ impl TrainArgs {
         }
         let signals = Signals::listen()?;
         let mut progress = TrainProgress::new();
+        let train = |callback: &mut (dyn TrainerCallback + Send)| match comm.is_root() {
+            true => undo_if_refused(&task.out, || launch(&task, comm, &signals.stop, callback)),
+            false => launch(&task, comm, &signals.stop, callback),
+        };
         let command = self
             .metrics_command
             .or_else(|| std::env::var(METRICS_COMMAND_VARIABLE).ok().filter(|command| !command.is_empty()));
-        let ended = match command {
-            None => undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut progress)),
+        let ended = match command.filter(|_| comm.is_root()) {
+            None => train(&mut progress),
             Some(command) => {
                 let mut report = MetricsCommand::new(&command, &task.out, &mut progress)?;
-                let ended = undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut report));
+                let ended = train(&mut report);
                 report.close();
                 ended
             }
         };
         progress.close();
         match ended? {
+            TrainOutcome::Stopped(step) => {
+                if comm.is_root() {
+                    progress.note(&format!("stopped after step {step}, saved; the same command resumes the run"));
+                }
+                return Ok(ExitCode::from(if comm.any(signals.exit_code() == 143)? { 143 } else { 130 }));
+            }
+            _ if !comm.is_root() => {}
             TrainOutcome::Finished(finished) => {
                 print(&format!("{}\n{}\n", describe(&finished), task.out.join("model").display()))?;
-                Ok(ExitCode::SUCCESS)
             }
             TrainOutcome::AlreadyFinished(finished) => {
                 let out = task.out.display();
                 print(&format!("{out} is finished already: {}\n{out}/model\n", describe(&finished)))?;
-                Ok(ExitCode::SUCCESS)
-            }
-            TrainOutcome::Stopped(step) => {
-                progress.note(&format!("stopped after step {step}, saved; the same command resumes the run"));
-                Ok(ExitCode::from(signals.exit_code()))
             }
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -204,6 +230,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// SIGUSR1 counts as SIGTERM: it is what `mpirun` passes on to its processes.
     pub(super) fn listen() -> Result<Signals> {
         let signals = Signals { stop: Arc::default(), terminated: Arc::default() };
         let register = || -> std::io::Result<()> {
@@ -212,7 +239,10 @@ impl Signals {
                 flag::register_conditional_shutdown(signal, code, signals.stop.clone())?;
                 flag::register(signal, signals.stop.clone())?;
             }
-            flag::register(SIGTERM, signals.terminated.clone())?;
+            flag::register(SIGUSR1, signals.stop.clone())?;
+            for signal in [SIGTERM, SIGUSR1] {
+                flag::register(signal, signals.terminated.clone())?;
+            }
             Ok(())
         };
         register().map_err(|e| Error::failed(format!("cannot listen for signals: {e}")))?;

@@ -7,14 +7,18 @@
 //! Every rank must call the same functions in the same order. A rank that fails calls [`Communicator::abort`], which ends the others: they
 //! get an error from the call they wait in, and never wait forever.
 //!
-//! Today [`Single`] is the only communicator that a program can choose. [`threads`] runs several ranks in one process, for tests. The trait
-//! maps onto MPI call by call: `MPI_Allgatherv`, `MPI_Bcast`, `MPI_Barrier`, `MPI_Abort`.
+//! [`launcher::connect`] chooses: [`Single`], or the processes that a launcher has started, with MPI. [`threads`] runs several ranks in one process, for
+//! tests.
 
+pub mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod single;
 pub mod threads;
 
 pub use single::Single;
 
+use crate::io::json::named_differences;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +27,15 @@ use std::ops::Range;
 /// Floats of one message of [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
 /// fewer, so that short sums have several messages.
 const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
+/// What a rank has exchanged with others.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traffic {
+    /// Time in exchanges, waiting for other ranks included.
+    pub seconds: f64,
+    /// Bytes that this rank has sent.
+    pub bytes: u64,
+}
 
 /// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have
 /// implementations built on it, which a communicator replaces where it has faster ones.
@@ -39,8 +52,19 @@ pub trait Communicator: Send + Sync {
     /// Another rank has failed, or ended early.
     fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
 
-    /// End the other ranks, because this one has failed with `error`.
-    fn abort(&self, error: &Error);
+    /// End the other ranks, because this one has failed with `error`. Whether all ranks know of it and end by themselves, so that rank 0
+    /// can say why; otherwise this rank must.
+    fn abort(&self, error: &Error) -> bool;
+
+    /// A rank in words, for messages.
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    /// What this rank has exchanged since the last call; none where nothing is sent.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
 
     /// Wait until every rank has come here.
     ///
@@ -146,10 +170,30 @@ impl dyn Communicator + '_ {
         let failure = result.as_ref().err().map(Failure::of);
         for (rank, bytes) in self.all_gather(&encode(&failure)?)?.into_iter().enumerate() {
             if let Some(failure) = decode::<Option<Failure>>(&bytes)? {
-                return Err(failure.error().context(format!("rank {rank}")));
+                return Err(failure.error().context(self.name(rank)));
             }
         }
         result
+    }
+
+    /// Check that every rank has the same `value`.
+    ///
+    /// # Errors
+    /// An input error, the same on every rank, that names the first rank whose value is another than that of rank 0, and the fields that
+    /// differ. See [`Communicator::all_gather`].
+    pub fn check_same(&self, value: &impl Serialize) -> Result<()> {
+        if self.world_size() == 1 {
+            return Ok(());
+        }
+        let all = self.all_gather(&encode(value)?)?;
+        let Some(rank) = all.iter().position(|bytes| *bytes != all[0]) else { return Ok(()) };
+        let [first, other] = [0, rank].map(|rank| decode::<serde_json::Value>(&all[rank]));
+        Err(Error::input(format!(
+            "{} does not have what {} has; all ranks must run the same program on the same files: {}",
+            self.name(rank),
+            self.name(0),
+            named_differences(&first?, &other?).join("; ")
+        )))
     }
 
     /// The items of every rank end to end, by rank. Floats in them must be finite or stored as bits: they travel as JSON.
@@ -203,7 +247,14 @@ fn add(sum: &mut [f32], filled: bool, term: impl Iterator<Item = f32>) {
 }
 
 fn f32_bytes(slices: &[&[f32]]) -> Vec<u8> {
-    slices.iter().flat_map(|slice| slice.iter()).flat_map(|value| value.to_le_bytes()).collect()
+    let mut bytes = vec![0; slices.iter().map(|slice| 4 * slice.len()).sum()];
+    let mut rest = bytes.as_chunks_mut().0;
+    for slice in slices {
+        let (own, after) = rest.split_at_mut(slice.len());
+        own.iter_mut().zip(*slice).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
+        rest = after;
+    }
+    bytes
 }
 
 fn f32_values(bytes: &[u8]) -> impl Iterator<Item = f32> {

@@ -20,7 +20,9 @@ impl Communicator for Single {
         Ok(vec![own.to_vec()])
     }
 
-    fn abort(&self, _error: &Error) {}
+    fn abort(&self, _error: &Error) -> bool {
+        true
+    }
 
     fn barrier(&self) -> Result<()> {
         Ok(())

@@ -122,9 +122,10 @@ impl Communicator for ThreadRank {
         Ok(gathered.to_vec())
     }
 
-    fn abort(&self, error: &Error) {
+    fn abort(&self, error: &Error) -> bool {
         self.group.lock().failure.get_or_insert((self.rank, Failure::of(error)));
         self.group.changed.notify_all();
+        true
     }
 }
 

@@ -88,7 +88,7 @@ impl Checkpoint {
     }
 
     /// The optimizer's moments.
-    pub fn load_optimizer(&self, optimizer: &mut AdamW) -> Result<()> {
+    pub fn load_optimizer(&self, optimizer: &mut AdamW<'_>) -> Result<()> {
         optimizer.load(&self.dir.join("trainer/optimizer.safetensors"))
     }
 }
@@ -99,7 +99,7 @@ pub fn save(
     root: &Path,
     base: &Path,
     model: &dyn LanguageModel,
-    optimizer: &AdamW,
+    optimizer: &AdamW<'_>,
     state: &TrainerState,
     keep: usize,
 ) -> Result<PathBuf> {

@@ -5,7 +5,7 @@
 
 use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_prior, largest_round};
 use super::job::TrainJob;
-use super::optimizer::DEVICE_PIECE;
+use super::optimizer::{DEVICE_PIECE, owners};
 use crate::io::files::format_bytes;
 use crate::machine;
 use crate::model::{BackwardBytes, GroupSize, MemoryFootprint, PromptSize};
@@ -51,7 +51,7 @@ pub struct MemoryPlan {
     pub weights: usize,
     /// Working copies of the weights in bf16.
     pub copies: usize,
-    /// AdamW's two moments.
+    /// AdamW's two moments; of the rank that has the most.
     pub moments: usize,
     /// What the run does in turns.
     pub phases: Vec<Phase>,
@@ -119,7 +119,7 @@ impl MemoryPlan {
         program: usize,
     ) -> Self {
         let (weights, copies, trained) = weights(job);
-        let held = MemoryPlan { program, weights, copies, moments: 2 * trained, ..MemoryPlan::default() };
+        let held = MemoryPlan { program, weights, copies, moments: moments(job), ..MemoryPlan::default() };
         let Some(model) = job.model.memory_footprint() else { return held };
         let both = [round, prior].map(|examples| backward(job, model, examples, lengths));
         let larger = both.into_iter().max_by_key(|bytes| bytes.activations + bytes.thread_gradients);
@@ -208,6 +208,15 @@ fn weights(job: &TrainJob<'_>) -> (usize, usize, usize) {
         .map(bytes)
         .fold((0, 0), |(weights, copies), (value, copy)| (weights + value, copies + copy));
     (weights, copies, trained)
+}
+
+/// Bytes of the moments of the rank that has the most.
+fn moments(job: &TrainJob<'_>) -> usize {
+    let trained = job.model.parameters().iter().filter(|p| p.trainable());
+    let sizes: Vec<usize> = trained.map(|p| 2 * p.bytes().0).collect();
+    let owners = owners(&sizes, job.comm.world_size());
+    let of = |rank| sizes.iter().zip(&owners).filter(|(_, owner)| **owner == rank).map(|(size, _)| size).sum();
+    (0..job.comm.world_size()).map(of).max().unwrap_or(0)
 }
 
 /// What a process that holds `held` bytes now, the weights among them, holds beside what a plan counts.

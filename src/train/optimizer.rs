@@ -1,9 +1,13 @@
 //! AdamW with f32 moments that can be saved and loaded: what torch's `AdamW` computes, updating the weights in place.
 //!
+//! Several ranks divide the moments, whole parameters to each (ZeRO, stage 1): a rank updates the parameters whose moments it has, and all get
+//! the new weights. What is saved does not depend on the number of ranks.
+//!
 //! On a CPU one pass over weight, gradient and both moments, cut into fixed pieces for the threads: every element is computed
 //! by the same operations whatever the number of threads, so the result does not depend on it. On other devices the same
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
+use crate::comm::{Communicator, Single};
 use crate::io::files::FileChecksum;
 use crate::model::safetensors_file::{self, Source, TensorFile, Values};
 use crate::nn::{self, Parameter, in_main_memory, read_together};
@@ -12,6 +16,8 @@ use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +31,8 @@ const CLIP_EPS: f64 = 1e-6;
 const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// The optimizer and its state for a fixed list of parameters.
-pub struct AdamW {
+pub struct AdamW<'a> {
+    comm: &'a dyn Communicator,
     betas: [f64; 2],
     eps: f64,
     weight_decay: f64,
@@ -41,26 +48,62 @@ struct Slot {
 
 /// Running averages of the gradient and of its square.
 enum Moments {
-    Cpu { first: Vec<f32>, second: Vec<f32> },
-    Device { first: Tensor, second: Tensor },
+    Cpu {
+        first: Vec<f32>,
+        second: Vec<f32>,
+    },
+    Device {
+        first: Tensor,
+        second: Tensor,
+    },
+    /// On another rank.
+    Of(usize),
 }
 
-impl AdamW {
-    /// TrainerState of zeros for the trainable ones of `parameters`.
-    pub fn new(parameters: &[Arc<Parameter>], settings: &TrainSettings) -> Result<AdamW> {
+/// The rank that has the moments of each parameter, in order: the largest first, each to the rank that has the least.
+pub fn owners(sizes: &[usize], world_size: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(sizes[i]));
+    let (mut held, mut owners) = (vec![0; world_size], vec![0; sizes.len()]);
+    for i in order {
+        let least = (0..world_size).min_by_key(|&rank| held[rank]).unwrap_or(0);
+        held[least] += sizes[i];
+        owners[i] = least;
+    }
+    owners
+}
+
+impl AdamW<'static> {
+    /// State of zeros for the trainable ones of `parameters`, in one process.
+    pub fn new(parameters: &[Arc<Parameter>], settings: &TrainSettings) -> Result<AdamW<'static>> {
+        AdamW::on_ranks(parameters, settings, &Single)
+    }
+}
+
+impl<'a> AdamW<'a> {
+    /// State of zeros for the trainable ones of `parameters`, which are the same on every rank.
+    pub fn on_ranks(
+        parameters: &[Arc<Parameter>],
+        settings: &TrainSettings,
+        comm: &'a dyn Communicator,
+    ) -> Result<AdamW<'a>> {
+        let trained: Vec<&Arc<Parameter>> = parameters.iter().filter(|p| p.trainable()).collect();
+        let sizes: Vec<usize> = trained.iter().map(|parameter| parameter.var.elem_count()).collect();
         let mut slots = Vec::new();
-        for parameter in parameters.iter().filter(|p| p.trainable()) {
+        for (parameter, owner) in trained.into_iter().zip(owners(&sizes, comm.world_size())) {
             let value = parameter.var.as_tensor();
             if value.dtype() != DType::F32 {
                 return Err(Error::failed(format!("{} is {:?}: weights train in f32", parameter.name, value.dtype())));
             }
             let moments = match in_main_memory(value.device()) {
+                _ if owner != comm.rank() => Moments::Of(owner),
                 true => Moments::Cpu { first: vec![0.0; value.elem_count()], second: vec![0.0; value.elem_count()] },
                 false => Moments::Device { first: value.zeros_like()?, second: value.zeros_like()? },
             };
             slots.push(Slot { parameter: parameter.clone(), decay: value.rank() >= 2, moments });
         }
-        Ok(AdamW { betas: settings.betas, eps: settings.eps, weight_decay: settings.weight_decay, step: 0, slots })
+        let TrainSettings { betas, eps, weight_decay, .. } = *settings;
+        Ok(AdamW { comm, betas, eps, weight_decay, step: 0, slots })
     }
 
     /// Optimizer steps made.
@@ -106,17 +149,88 @@ impl AdamW {
             };
             step_slot(slot, &grad, &numbers)?;
         }
+        self.share_weights()
+    }
+
+    /// Give every rank the weights that this one has updated.
+    fn share_weights(&self) -> Result<()> {
+        if self.comm.world_size() == 1 {
+            return Ok(());
+        }
+        for slot in &self.slots {
+            let value = slot.parameter.var.as_tensor();
+            let owner = self.owner(slot);
+            let is_own = owner == self.comm.rank();
+            let mut values = if is_own { numbers(value)? } else { vec![0.0; value.elem_count()] };
+            self.comm.broadcast_f32(owner, &mut values)?;
+            if !is_own {
+                value.slice_set(&Tensor::from_vec(values, value.dims(), value.device())?, 0, 0)?;
+                slot.parameter.sync_bf16_copy()?;
+            }
+        }
         Ok(())
+    }
+
+    /// The rank that has the moments.
+    fn owner(&self, slot: &Slot) -> usize {
+        match slot.moments {
+            Moments::Of(rank) => rank,
+            _ => self.comm.rank(),
+        }
+    }
+
+    /// One of the two moments of a parameter, from the rank that has it. Every rank calls it.
+    fn moment(&self, slot: &Slot, second: bool) -> Result<Vec<f32>> {
+        let mut values = match (&slot.moments, second) {
+            (Moments::Cpu { first, .. }, false) => first.clone(),
+            (Moments::Cpu { second, .. }, true) => second.clone(),
+            (Moments::Device { first, .. }, false) => numbers(first)?,
+            (Moments::Device { second, .. }, true) => numbers(second)?,
+            (Moments::Of(_), _) => vec![0.0; slot.parameter.var.elem_count()],
+        };
+        self.comm.broadcast_f32(self.owner(slot), &mut values)?;
+        Ok(values)
+    }
+
+    /// Ask the other ranks, which are in [`AdamW::save_with`], for a moment.
+    fn ask(&self, slot: usize, second: bool) -> Result<Vec<f32>> {
+        self.comm.broadcast(0, &mut (2 * slot + usize::from(second)).to_le_bytes().to_vec())?;
+        self.moment(&self.slots[slot], second)
+    }
+
+    /// Save with all ranks: `save` on rank 0, which may call [`AdamW::save`] as often as it has to, while the others give it their moments.
+    ///
+    /// # Errors
+    /// Those of `save`, the same on every rank.
+    pub fn save_with<T: Serialize + DeserializeOwned>(&self, save: impl FnOnce() -> Result<T>) -> Result<T> {
+        while self.comm.rank() > 0 {
+            let mut asked = Vec::new();
+            self.comm.broadcast(0, &mut asked)?;
+            let Some((number, [])) = asked.split_first_chunk() else { break };
+            let number = usize::from_le_bytes(*number);
+            let slot = self.slots.get(number / 2).ok_or_else(|| Error::failed("the ranks train other parameters"))?;
+            self.moment(slot, number % 2 == 1)?;
+        }
+        self.comm.on_root(|| {
+            let saved = save();
+            // Nothing more is asked for.
+            self.comm.broadcast(0, &mut Vec::new())?;
+            saved
+        })
     }
 
     /// Write the moments as safetensors: `{name}.exp_avg` and `{name}.exp_avg_sq`, and the step count as metadata. Returns
     /// what the file is meant to hold.
     pub fn save(&self, path: &Path) -> Result<FileChecksum> {
+        type Ask<'a> = Box<dyn Fn() -> Result<Vec<f32>> + 'a>;
+        let ask = |slot: usize| [false, true].map(|second| Box::new(move || self.ask(slot, second)) as Ask<'_>);
+        let asked: Vec<[Ask<'_>; 2]> = (0..self.slots.len()).map(ask).collect();
         let mut sources = Vec::with_capacity(2 * self.slots.len());
-        for slot in &self.slots {
+        for (slot, [ask_first, ask_second]) in self.slots.iter().zip(&asked) {
             let (first, second) = match &slot.moments {
                 Moments::Cpu { first, second } => (Values::Slice(first), Values::Slice(second)),
                 Moments::Device { first, second } => (Values::Tensor(first), Values::Tensor(second)),
+                Moments::Of(_) => (Values::Computed(ask_first), Values::Computed(ask_second)),
             };
             for (suffix, values) in SUFFIXES.into_iter().zip([first, second]) {
                 let shape = slot.parameter.var.as_tensor().dims().to_vec();
@@ -157,12 +271,18 @@ impl AdamW {
                     };
                     load(one, first).and_then(|()| load(two, second))
                 }
+                Moments::Of(_) => Ok(()),
             }
         };
         self.slots.iter_mut().try_for_each(read)?;
         self.step = step;
         Ok(())
     }
+}
+
+/// The numbers of a tensor, in main memory.
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
 /// The scalars of one update, rounded to f32 where torch rounds them.
@@ -192,6 +312,7 @@ fn step_slot(slot: &mut Slot, grad: &Tensor, n: &Numbers) -> Result<()> {
             value.inplace_op1(&CpuStep { grad: &grad, moments: Mutex::new((first, second)), numbers: *n })?;
         }
         Moments::Device { first, second } => step_on_device([value, grad, first, second], n, DEVICE_PIECE)?,
+        Moments::Of(_) => return Ok(()),
     }
     slot.parameter.sync_bf16_copy()
 }

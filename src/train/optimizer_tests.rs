@@ -219,3 +219,16 @@ fn time_of_a_step_over_sixty_million_parameters() {
     println!("norm {:.1} ms, {:.1} GB/s", norms * 1e3, bytes / norms / 1e9);
     println!("update {:.1} ms, {:.1} GB/s", updates * 1e3, 7.0 * bytes / updates / 1e9);
 }
+
+#[test]
+fn ranks_share_the_moments_out_evenly_whatever_the_sizes() {
+    let sizes = [7, 1, 100, 40, 30, 31, 2];
+    for world_size in [1, 2, 3, 9] {
+        let owners = owners(&sizes, world_size);
+        let held = |rank: usize| sizes.iter().zip(&owners).filter(|(_, o)| **o == rank).map(|(s, _)| s).sum::<usize>();
+        let all: Vec<usize> = (0..world_size).map(held).collect();
+        assert_eq!(all.iter().sum::<usize>(), 211);
+        // No more than the largest, or than an even share and one of the small ones.
+        assert!(*all.iter().max().unwrap() <= 100.max(211 / world_size + 7), "{all:?}");
+    }
+}

@@ -8,6 +8,7 @@ use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
 use crate::data::{Dataset, MixPart, Record, mix, parse_part};
+use crate::io::toml::to_table;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
@@ -17,7 +18,7 @@ use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub, rng};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -46,10 +47,12 @@ pub struct TrainRequest {
     pub command: Vec<String>,
 }
 
-/// Start or resume the run. `stop`, once set, ends it after the current round with a checkpoint.
+/// Start or resume the run. `stop`, once set, ends it after the current round with a checkpoint. Every rank calls it; a rank that gets an error
+/// must end the others ([`Communicator::abort`]).
 ///
 /// # Errors
-/// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
+/// See [`RunDir::open`] for a run directory that does not fit, and [`train`]. An input error if ranks differ in program, settings, data or
+/// weights.
 pub fn launch(
     request: &TrainRequest,
     comm: &dyn Communicator,
@@ -63,7 +66,6 @@ pub fn launch(
             .map_err(|e| Error::failed(format!("cannot start the training thread: {e}")))?;
         handle.join().unwrap_or_else(|_| Err(Error::failed("the training thread panicked; see above")))
     })
-    .inspect_err(|error| comm.abort(error))
 }
 
 fn on_this_thread(
@@ -75,14 +77,10 @@ fn on_this_thread(
     let mut silent = Silent;
     let callback = if comm.is_root() { callback } else { &mut silent };
     // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
-    let open = || RunData::open(request);
-    let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
-    let mut data = data?;
-    require_checkpoint(&request.model)?;
-    check_start(request)?;
-    let processor = processor?;
-    data.open_prior(&processor, &request.config)?;
-    data.check_texts(&processor, &request.config)?;
+    let (data, processor) = open(request)?;
+    if comm.world_size() > 1 {
+        comm.check_same(&same_job(request, &data)?)?;
+    }
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
     candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == ComputeDtype::Bf16);
     // A new run needs these weights; a resumed one, those of its checkpoint.
@@ -136,6 +134,9 @@ fn on_this_thread(
         (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &request.config.train.freeze)?,
         (None, None) => start(request, &loader)?,
     };
+    if comm.world_size() > 1 {
+        comm.check_same(&serde_json::json!({ "weights at the start": weights_hash(&model)? }))?;
+    }
     let model = model.with_gradient_checkpointing(request.config.train.gradient_checkpointing);
     if request.config.train.method == Method::Rft && model.dropout() > 0.0 {
         callback.note(&format!(
@@ -153,6 +154,46 @@ fn on_this_thread(
     let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
     let job = data.job(&request.config, (&model, reference), &request.model, &processor, stop, comm);
     train(&job, &run, checkpoint.as_ref(), callback)
+}
+
+/// What is quick to read, checked.
+fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
+    let (data, processor) = concurrently(|| RunData::open(request), || Processor::from_dir(&request.model));
+    let mut data = data?;
+    require_checkpoint(&request.model)?;
+    check_start(request)?;
+    let processor = processor?;
+    data.open_prior(&processor, &request.config)?;
+    data.check_texts(&processor, &request.config)?;
+    Ok((data, processor))
+}
+
+/// What ranks must have alike before they begin, by name.
+fn same_job(request: &TrainRequest, data: &RunData) -> Result<serde_json::Value> {
+    let unreadable = |e: std::io::Error| Error::failed(format!("cannot read this program's own file: {e}"));
+    let program = std::fs::read(std::env::current_exe().map_err(unreadable)?).map_err(unreadable)?;
+    Ok(serde_json::json!({
+        "jigsaw": env!("CARGO_PKG_VERSION"),
+        "checksum of the program": crc32fast::hash(&program),
+        "settings": to_table(&request.config)?,
+        "on a CPU": request.device.is_cpu(),
+        "data": data.hash,
+        "examples": data.train.len(),
+        "tokenizer and templates": hash_prompt_files(&request.model)?,
+    }))
+}
+
+/// A checksum of all weights of a model, with their names.
+fn weights_hash(model: &Model) -> Result<u32> {
+    let mut hash = crc32fast::Hasher::new();
+    for parameter in model.parameters() {
+        hash.update(parameter.name.as_bytes());
+        let values = parameter.var.as_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
+        for values in values.to_vec1::<f32>()?.chunks(1 << 14) {
+            hash.update(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+    Ok(hash.finalize())
 }
 
 /// The model that a new run starts with: that of the directory, with a fresh adapter if `[lora]` asks for one.

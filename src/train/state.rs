@@ -110,7 +110,7 @@ pub struct StepContext<'a> {
     /// What the run needs.
     pub job: &'a TrainJob<'a>,
     /// The optimizer with its moments.
-    pub optimizer: AdamW,
+    pub optimizer: AdamW<'a>,
     /// Chooses the examples.
     pub sampler: BatchSampler,
     /// Encodes the examples of the next step during the current one.
@@ -196,6 +196,10 @@ impl StepContext<'_> {
         metrics.push("tokens_per_second", tokens as f64 / seconds);
         metrics.push("samples_per_second", ids.len() as f64 / seconds);
         metrics.push("step_seconds", seconds);
+        if let Some(traffic) = self.job.comm.traffic() {
+            metrics.push("communication_seconds", traffic.seconds);
+            metrics.push("communication_bytes", traffic.bytes as f64);
+        }
         self.log_metrics(self.state.step, &metrics)?;
         if let Some(log) = &mut self.log {
             log.examples(&ExamplesLine { step: self.state.step, ids: &example_ids })?;

@@ -101,7 +101,7 @@ pub fn train(
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit + kept, callback);
         job.comm.on_root(check)?;
     }
-    let mut optimizer = AdamW::new(job.model.parameters(), &config.train)?;
+    let mut optimizer = AdamW::on_ranks(job.model.parameters(), &config.train, job.comm)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
     let sampler = BatchSampler::of_job(job, state.cursor, state.replay_cursor)?;
     // Before the gradients, which are planned for, are made.
@@ -331,17 +331,17 @@ impl Trainer<'_> {
         let job = ctx.job;
         let best = self.best();
         let ctx = &mut self.ctx;
-        let saved = job.comm.on_root(|| {
-            if let Some(log) = &mut ctx.log {
-                ctx.state.log = log.sizes()?;
+        let StepContext { log, optimizer, state, callback, .. } = ctx;
+        let saved = optimizer.save_with(|| {
+            if let Some(log) = log {
+                state.log = log.sizes()?;
             }
-            let (optimizer, state) = (&ctx.optimizer, &ctx.state);
             let (root, limit) = (self.run.checkpoints(), job.config.train.save_total_limit);
             let save = || {
                 checkpoint::save(&root, job.base, job.model, optimizer, state, limit)?;
                 best.as_ref().map_or(Ok(()), |best| self.run.name_best(best))
             };
-            DiskGuard::of(job, self.run).checkpoint(ctx.callback, save)
+            DiskGuard::of(job, self.run).checkpoint(&mut **callback, save)
         })?;
         if !saved {
             return Ok(false);

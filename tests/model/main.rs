@@ -4,6 +4,8 @@
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../run_files/mod.rs"]
+mod run_files;
 #[path = "../toy/mod.rs"]
 mod toy;
 

@@ -1,5 +1,6 @@
 //! Runs of 1, 2 and 4 ranks end with the same bytes: weights, optimizer, metrics, samples.
 
+use crate::run_files::contents;
 use crate::toy::{self, Digits, Puzzles, Toy};
 use image::RgbImage;
 use jigsaw::comm::{Communicator, Single, threads};
@@ -43,36 +44,6 @@ impl TrainerCallback for StopAt<'_> {
     }
     fn evaluation(&mut self, _step: usize, _metrics: &Metrics, _partial_credit: Option<&'static str>) {}
     fn note(&mut self, _text: &str) {}
-}
-
-/// Every file of a run that does not depend on the clock, and its metrics without those that do.
-fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut contents = BTreeMap::new();
-    for entry in walkdir::WalkDir::new(run).into_iter().map(|entry| entry.unwrap()) {
-        let name = entry.path().strip_prefix(run).unwrap().to_string_lossy().into_owned();
-        // The size of the logs depends on how the clock's numbers are written; and so does the manifest, which has the checksum of it.
-        let skipped = ["tfevents", "run.json", "state.json", "manifest.json", ".lock"];
-        if !entry.file_type().is_file() || skipped.iter().any(|part| name.contains(part)) {
-            continue;
-        }
-        let mut bytes = std::fs::read(entry.path()).unwrap();
-        if name == "metrics.jsonl" {
-            let line = |line: &str| {
-                let mut line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-                for timing in ["tokens_per_second", "samples_per_second", "step_seconds"] {
-                    line.shift_remove(timing);
-                }
-                serde_json::to_string(&line).unwrap() + "\n"
-            };
-            bytes = String::from_utf8(bytes).unwrap().lines().map(line).collect::<String>().into_bytes();
-        }
-        contents.insert(name, bytes);
-    }
-    assert!(contents.keys().any(|name| name.ends_with("optimizer.safetensors")), "{:?}", contents.keys());
-    assert!(
-        contents.contains_key("model/model.safetensors") || contents.contains_key("model/adapter_model.safetensors")
-    );
-    contents
 }
 
 /// Runs of all numbers of ranks, and one that goes on with 1 rank after 4 were stopped, are equal.

@@ -6,6 +6,9 @@ mod command;
 mod http;
 #[path = "../hub_server/mod.rs"]
 mod hub_server;
+#[cfg(feature = "mpi")]
+#[path = "../run_files/mod.rs"]
+mod run_files;
 
 mod api;
 mod bad_checkpoints;
@@ -22,6 +25,8 @@ mod large_numbers;
 mod maths;
 mod messages;
 mod mistakes;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod other_tools;
 mod special_files;
 mod stopping;

@@ -188,3 +188,21 @@ fn two_tiles_are_worth_a_warning() {
     assert!(gen_with("1x2").contains("warning: a grid of 1x2"));
     assert!(!gen_with("2x2").contains("warning"));
 }
+
+/// Otherwise each process of `mpirun` would train the whole run, all of them in one directory.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_program_without_mpi_refuses_to_be_one_of_several_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (names, place) in
+        [(["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"], ["0", "4"]), (["PMI_RANK", "PMI_SIZE"], ["1", "2"])]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+        command.args(["train", "--model", "m", "--data", "d", "--out", "run"]).current_dir(dir.path());
+        let output = command.envs(names.into_iter().zip(place)).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        // The first of them says it.
+        assert_eq!(said.contains("built without MPI"), place[0] == "0", "{said}");
+    }
+}

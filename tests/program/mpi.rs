@@ -1,0 +1,205 @@
+//! Training in several processes, started by a real `mpirun`: the same bytes for any number of them, and what becomes of a run when one of
+//! them is killed, hangs, fails, or differs from the others.
+
+use crate::command::{Line, done, jigsaw};
+use crate::run_files::contents;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_jigsaw");
+const COMMON: &str = "train --model model --data data --set train.learning_rate=1e-3 --set train.save_steps=1 --set train.save_total_limit=99";
+const SFT: &str = "--method sft --set train.steps=4 --set train.batch_size=14 --set eval.steps=2 --set eval.limit=3 --set eval.max_new_tokens=4";
+const LORA: &str = "--method sft --set train.steps=3 --set train.batch_size=6 --set lora.rank=4 --set lora.alpha=8 --set lora.dropout=0.1";
+const RFT: &str = "--method rft --set train.steps=4 --set train.batch_size=5 --set rollout.num_generations=3 --set rollout.max_new_tokens=6 \
+                   --set grpo.beta=0.1 --set eval.steps=0";
+/// So long that something can happen on the way.
+const LONG: &str = "--method sft --set train.steps=16 --set train.batch_size=14 --set eval.steps=0";
+
+fn prepare(dir: &Path) {
+    done(dir, "model init --preset tiny --out model");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --out data");
+}
+
+/// `mpirun` with words for it, for several programs with `:` between them.
+fn mpirun(dir: &Path, line: impl Line) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--allow-run-as-root", "--oversubscribe"]).args(line.words()).current_dir(dir);
+    command.env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+    command
+}
+
+/// The command on so many ranks, or alone.
+fn on_ranks(dir: &Path, ranks: usize, line: &str) -> Output {
+    match ranks {
+        1 => jigsaw(dir, line),
+        _ => mpirun(dir, &format!("-n {ranks} {PROGRAM} {line}")).output().unwrap(),
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{:?}: {}", output.status, said(output));
+}
+
+/// How often `text` has `part` in it.
+fn count(text: &str, part: &str) -> usize {
+    text.matches(part).count()
+}
+
+/// Names of the files in which two runs differ.
+fn differing(dir: &Path, one: &str, other: &str) -> Vec<String> {
+    let (one, other) = (contents(&dir.join(one)), contents(&dir.join(other)));
+    one.keys().chain(other.keys()).filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
+}
+
+#[test]
+fn runs_on_1_2_and_4_ranks_end_with_the_same_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    for (name, settings) in [("sft", SFT), ("lora", LORA), ("rft", RFT)] {
+        for ranks in [1, 2, 4] {
+            let output = on_ranks(dir, ranks, &format!("{COMMON} {settings} --out {name}-{ranks}"));
+            succeeds(&output);
+            // Rank 0 alone prints.
+            assert_eq!(count(&String::from_utf8_lossy(&output.stdout), "/model\n"), 1, "{name}, {ranks} ranks");
+            assert_eq!(differing(dir, &format!("{name}-1"), &format!("{name}-{ranks}")), Vec::<String>::new());
+        }
+        let lines = |ranks: usize| std::fs::read_to_string(dir.join(format!("{name}-{ranks}/metrics.jsonl"))).unwrap();
+        assert!(!lines(1).contains("communication") && lines(2).contains("\"communication_bytes\":"));
+        // Rank 0 is told to stop after its second step.
+        let stop = "--metrics-command 'read a; read b; kill -USR1 $PPID; cat >/dev/null'";
+        let settings = settings.replace("eval.steps=2", "eval.steps=0");
+        let line = format!("{COMMON} {settings} --out {name}-stopped");
+        let stopped = on_ranks(dir, 4, &format!("{line} {stop}"));
+        assert_eq!(stopped.status.code(), Some(143), "{name}: {}", said(&stopped));
+        assert!(!dir.join(format!("{name}-stopped/finished.json")).exists());
+        succeeds(&on_ranks(dir, 1, &line));
+        succeeds(&on_ranks(dir, 1, &format!("{COMMON} {settings} --out {name}-whole")));
+        assert_eq!(differing(dir, &format!("{name}-whole"), &format!("{name}-stopped")), Vec::<String>::new());
+    }
+}
+
+/// A job that is in the middle of its work, and the process of one of its ranks.
+fn begun(dir: &Path, timeout: &str, rank: usize, line: &str) -> (Child, Pid) {
+    let mut command = mpirun(dir, &format!("-n 2 {PROGRAM} {line}"));
+    let child =
+        command.env("JIGSAW_COMM_TIMEOUT", timeout).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    let lines = || std::fs::read_to_string(dir.join("run/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while lines() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "nothing is trained");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let of_rank = |process: &std::fs::DirEntry| {
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        let has = |variable: &str| environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes());
+        let program = std::fs::read_link(process.path().join("exe")).is_ok_and(|program| program == Path::new(PROGRAM));
+        let directory = std::fs::read_link(process.path().join("cwd"));
+        program && directory.is_ok_and(|found| found == dir) && has(&format!("OMPI_COMM_WORLD_RANK={rank}"))
+    };
+    let process = std::fs::read_dir("/proc").unwrap().flatten().find(of_rank).expect("the rank's process");
+    (child, Pid::from_raw(process.file_name().to_str().unwrap().parse().unwrap()).unwrap())
+}
+
+#[test]
+fn a_killed_rank_ends_the_others_and_the_same_command_resumes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().canonicalize().unwrap();
+    prepare(&dir);
+    let line = format!("{COMMON} {LONG} --out run");
+    for rank in [1, 0] {
+        let _ = std::fs::remove_dir_all(dir.join("run"));
+        let (child, process) = begun(&dir, "600", rank, &line);
+        let killed = Instant::now();
+        kill_process(process, Signal::KILL).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(killed.elapsed() < Duration::from_secs(30) && !output.status.success(), "{:?}", output.status);
+        let said = said(&output);
+        // A surviving rank says it, or mpirun, or both.
+        let process = process.as_raw_nonzero();
+        assert!(
+            said.contains(&format!("(process {process}): its process has ended"))
+                || said.contains(&format!("process rank {rank} with PID")),
+            "{said}"
+        );
+        assert!(!dir.join("run/finished.json").exists());
+    }
+    succeeds(&on_ranks(&dir, 2, &line));
+    succeeds(&on_ranks(&dir, 1, &line.replace("--out run", "--out whole")));
+    assert_eq!(differing(&dir, "whole", "run"), Vec::<String>::new());
+}
+
+#[test]
+fn a_rank_that_hangs_is_given_up_after_the_stated_time() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().canonicalize().unwrap();
+    prepare(&dir);
+    for rank in [1, 0] {
+        let _ = std::fs::remove_dir_all(dir.join("run"));
+        let (child, process) = begun(&dir, "8", rank, &format!("{COMMON} {LONG} --out run"));
+        let stopped = Instant::now();
+        kill_process(process, Signal::STOP).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let (seconds, said) = (stopped.elapsed().as_secs_f64(), said(&output));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(seconds > 7.0 && seconds < 30.0, "{seconds} s");
+        assert_eq!(count(&said, &format!("error: rank {rank} on ")), 1, "{said}");
+        assert!(said.contains("no answer for 8 s (JIGSAW_COMM_TIMEOUT)"), "{said}");
+    }
+}
+
+#[test]
+fn ranks_that_differ_are_refused_before_the_first_step() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    done(dir, "model init --preset tiny --seed 5 --out other-model");
+    done(dir, "gen --images scenes --grid 1x2 --count 15 --out other-data");
+    let mut program = std::fs::read(PROGRAM).unwrap();
+    program.push(0);
+    std::fs::copy(PROGRAM, dir.join("other-program")).unwrap();
+    std::fs::write(dir.join("other-program"), program).unwrap();
+    let line = format!("{COMMON} {SFT} --out run");
+    let others = [
+        (PROGRAM, line.replace("train.steps=4", "train.steps=5"), "settings.train.steps: 4 -> 5"),
+        (PROGRAM, line.replace("--data data", "--data other-data"), "examples: 14 -> 15"),
+        (PROGRAM, line.replace("--model model", "--model other-model"), "weights at the start: "),
+        ("./other-program", line.clone(), "checksum of the program: "),
+        (PROGRAM, line.replace("--data data", "--data none"), "has failed: "),
+    ];
+    for (program, other, expected) in others {
+        let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(count(&said, "error: rank 1 on ") == 1 && said.contains(expected), "{expected}: {said}");
+        assert!(!dir.join("run").exists(), "{expected}: something was left");
+    }
+}
+
+#[test]
+fn what_cannot_run_is_said_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    for (line, expected) in [
+        ("score --model model --data data --out scores.jsonl", "error: an MPI launcher has started 2 processes"),
+        ("train --model model --data data --out run --set train.stops=4", "train.stops"),
+        ("train --model none --data data --out run", "error: "),
+        ("train --modle model", "error: "),
+    ] {
+        let output = on_ranks(dir, 2, line);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        assert_eq!(count(&said, expected), 1, "{line}: {said}");
+    }
+    assert!(!dir.join("run").exists() && !dir.join("scores.jsonl").exists());
+    let output = mpirun(dir, &format!("-n 2 {PROGRAM} train --method sft --print-config")).output().unwrap();
+    succeeds(&output);
+    assert_eq!(count(&String::from_utf8_lossy(&output.stdout), "[train]"), 1);
+}

@@ -9,28 +9,30 @@
 #
 # BENCH_PYTHON   an interpreter that has bench/requirements.txt already (else scripts/bench/.venv is made)
 # LLAMA_PYTHON   an interpreter that has llama-cpp-python and gguf (else scripts/bench/.venv-llama is made, which compiles for ten
-#                minutes and needs g++); empty: without llama.cpp
+#                minutes or more and needs g++); empty: without llama.cpp
 # JIGSAW         the binary (else target/release/jigsaw, built when it is not there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A virtual environment with these packages, made once; prints its interpreter.
-environment() { # directory, arguments of pip install
-  local venv=$1 wanted
-  shift
-  wanted="$*$(cat scripts/bench/requirements.txt)"
-  if [ "$wanted" != "$(cat "$venv/.complete" 2>/dev/null)" ]; then
+# A virtual environment with the packages of a file, made once; prints its interpreter.
+environment() { # directory, file
+  local venv=scripts/bench/$1 wanted=scripts/bench/$2
+  if ! cmp -s "$wanted" "$venv/.complete"; then
     rm -rf "$venv"
-    "${PYTHON:-python3}" -m venv "$venv" && "$venv/bin/pip" install --quiet "$@" >&2 && printf '%s' "$wanted" >"$venv/.complete" || return 1
+    "${PYTHON:-python3}" -m venv "$venv" && "$venv/bin/pip" install --quiet --requirement "$wanted" >&2 && cp "$wanted" "$venv/.complete" || return 1
   fi
   echo "$venv/bin/python"
 }
 
-case " $* " in *" --help "* | *" -h "*) help=1 ;; esac
-python="${BENCH_PYTHON:-$(environment scripts/bench/.venv --requirement scripts/bench/requirements.txt)}"
-if [ -z "${LLAMA_PYTHON+set}" ] && [ -z "${help:-}" ]; then
-  LLAMA_PYTHON=$(environment scripts/bench/.venv-llama llama-cpp-python gguf) || echo "llama-cpp-python could not be installed" >&2
-fi
+python="${BENCH_PYTHON:-$(environment .venv requirements.txt)}"
+case " $* " in
+*" --help "* | *" -h "* | *" list "*) ;;
+*)
+  if [ -z "${LLAMA_PYTHON+set}" ]; then
+    LLAMA_PYTHON=$(environment .venv-llama requirements-llama.txt) || echo "llama-cpp-python could not be installed; that peer is left out" >&2
+  fi
+  ;;
+esac
 if [ -z "${JIGSAW:-}" ]; then
   cargo build --release --quiet
   JIGSAW="${CARGO_TARGET_DIR:-target}/release/jigsaw"

@@ -3,13 +3,11 @@
 import json
 import shutil
 import statistics
-from pathlib import Path
 
 import arithmetic
 from processes import run_peer
 from sides import Once
 
-ROOT = Path(__file__).resolve().parents[2]
 WARMUP, STEPS = 2, 3
 
 
@@ -36,7 +34,7 @@ class Growth:
         return {name: Once(lambda case=case: self.ours(*case)) for name, case in self.cases.items()}
 
     def ours(self, model, grid, tile, batch):
-        data = self.bench.jigsaw.data(batch, images=ROOT / "data" / "photos", grid=grid, tile=tile)
+        data = self.bench.jigsaw.data(grid, tile, batch)
         done = self.bench.jigsaw.train("sft", model, data, WARMUP + STEPS, batch)
         first = done["metrics"][0]
         rows, cols = (int(n) * tile // 28 for n in grid.split("x"))
@@ -45,7 +43,7 @@ class Growth:
         gflop = 1e-9 * arithmetic.training_step(config, batch, (rows, cols), length, response, self.shared)
         seconds = [s["step_seconds"] for s in done["metrics"][WARMUP:]]
         return {
-            "rates": [gflop / s for s in seconds], "peak_mb": done["peak_mb"], "batch": batch, "tokens": first["tokens"],
+            "rates": [gflop / s for s in seconds], "peak_mb": done["peak_kb"] / 1024, "batch": batch, "tokens": first["tokens"],
             "gflop": gflop, "seconds": statistics.median(seconds),
         }
 

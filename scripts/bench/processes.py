@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 #: Environment of the peer when large blocks are to stay with the process instead of going back to the kernel.
 KEEP_LARGE = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
@@ -113,13 +114,12 @@ class Jigsaw:
             self("model", "init", "--preset", preset, "--out", out)
         return out
 
-    def data(self, count, **options):
+    def data(self, grid, tile, count, task="jigsaw"):
         """A dataset whose train split has `count` puzzles."""
-        name = "-".join(str(v) for v in options.values() if not isinstance(v, Path))
-        out = self.work / f"data-{name}-{count}"
+        out = self.work / f"data-{task}-{grid}-{tile}-{count}"
         if not (out / "manifest.json").exists():
-            given = [word for key, value in options.items() for word in (f"--{key}", value)]
-            self("gen", *given, "--count", count, "--split", "1,0,0", "--out", out)
+            kind = ["--images", ROOT / "data" / "photos", "--grid", grid, "--tile", tile] if task == "jigsaw" else ["--task", task]
+            self("gen", *kind, "--count", count, "--split", "1,0,0", "--out", out)
         return out
 
     def train(self, method, model, data, steps, batch, settings=(), until=None):
@@ -137,7 +137,7 @@ class Jigsaw:
         if until:
             return self.steps_only(command, out / "metrics.jsonl", until)
         _, peak, seconds, _ = run(command)
-        return {"metrics": read_lines(out / "metrics.jsonl"), "peak_mb": peak / 1024, "seconds": seconds}
+        return {"metrics": read_lines(out / "metrics.jsonl"), "peak_kb": peak, "seconds": seconds}
 
     def steps_only(self, command, metrics, until):
         started = time.time()

@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import arithmetic
 from growth import Growth
-from processes import HERE, Failed, read_lines, run_peer
+from processes import HERE, ROOT, Failed, read_lines, run_peer
 from sides import Once, Staying, enough
 
-ROOT = HERE.parents[1]
 PHOTOS = ROOT / "data" / "photos"
 #: Steps before the first that counts, of a training run of jigsaw.
 WARMUP = 2
@@ -24,7 +22,7 @@ class Bench:
     def __init__(self, jigsaw, quick, flags, compiler, llama, limit):
         self.jigsaw, self.quick, self.compiler, self.llama, self.limit = jigsaw, quick, compiler, llama, limit
         self.dtypes = ["f32"] + ["bf16"] * bool({"avx512_bf16", "amx_bf16"} & set(flags))
-        self.threads = os.cpu_count()
+        self.threads = 1 if quick else os.cpu_count()
         self.usual = {"allocator": "keep", "threads": self.threads, "attn": "sdpa"}
         # One change at a time; more threads than cores, or fewer, have never been faster.
         self.others = [] if quick else [{"attn": "eager"}, {"allocator": "default"}]
@@ -33,7 +31,7 @@ class Bench:
 def sizes(bench, preset, count=None):
     """Checkpoint and puzzles of a preset. tiny: pictures of 84 x 84 pixels; small: 224 x 224."""
     grid, tile = {"tiny": ("3x3", 28), "small": ("2x2", 112)}[preset]
-    return bench.jigsaw.model(preset), bench.jigsaw.data(count, images=PHOTOS, grid=grid, tile=tile)
+    return bench.jigsaw.model(preset), bench.jigsaw.data(grid, tile, count)
 
 
 class TorchRow:
@@ -105,7 +103,7 @@ class Sft(TorchRow):
         steps = [{**s, "seconds": s["step_seconds"]} for s in done["metrics"]]
         self.count[dtype] = enough(steps[-1]["seconds"])
         kept = [{k: s[k] for k in ("seconds", "loss", "tokens", "response_tokens")} for s in steps]
-        return {"rates": [self.rate(s) for s in steps[WARMUP:]], "peak_mb": done["peak_mb"], "steps": kept}
+        return {"rates": [self.rate(s) for s in steps[WARMUP:]], "peak_mb": done["peak_kb"] / 1024, "steps": kept}
 
     def more_sides(self, settings):
         return self.machine(settings) if self.name == "sft-small" else {}
@@ -145,7 +143,7 @@ class Rollout(TorchRow):
         if self.preset != "qwen":
             self.model, self.data = sizes(self.bench, self.preset, count)
         else:
-            self.model, self.data = jigsaw.work / "model-qwen", jigsaw.data(count, task="countdown")
+            self.model, self.data = jigsaw.work / "model-qwen", jigsaw.data("text", "alone", count, task="countdown")
             if not (self.model / "tokenizer.json").exists():
                 run_peer("qwen", model=self.model, tokenizer=jigsaw.model("tiny-text"))
         self.options = {"model": self.model, "data": self.data, "batch": self.prompts, "samples": self.samples, "new": self.new}
@@ -229,7 +227,7 @@ class Grpo(TorchRow):
             {"seconds": s["step_seconds"], "tokens": responses * s["response_length"], "all_tokens": s["tokens"]} for s in done["metrics"]
         ]
         self.count[dtype] = enough(steps[-1]["seconds"])
-        return {"rates": [self.rate(s) for s in steps[WARMUP:]], "peak_mb": done["peak_mb"], "steps": steps}
+        return {"rates": [self.rate(s) for s in steps[WARMUP:]], "peak_mb": done["peak_kb"] / 1024, "steps": steps}
 
     def check(self, ready, first):
         """Tokens of the prompts of a step."""
@@ -330,7 +328,7 @@ def rows(bench):
     found = [
         Sft(bench, "tiny"), Sft(bench, "small"), Sft(bench, "small", lora=True),
         Rollout(bench, "tiny", 16, 8, 32, repeat=8), Rollout(bench, "small", 8, 8, 32),
-        Rollout(bench, "qwen", 4, 8, 32), Rollout(bench, "qwen", 1, 1, 32),
+        Rollout(bench, "qwen", 4, 8, 32), Rollout(bench, "qwen", 1, 1, 64),
         Grpo(bench, "tiny", 16), Grpo(bench, "small", 2),
         Gen(bench), FirstStep(bench, "tiny"), FirstStep(bench, "small"), Growth(bench),
     ]

@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 
 import table
-from processes import Failed, Jigsaw
-from rows import ROOT, Bench, rows
+from processes import ROOT, Failed, Jigsaw
+from rows import Bench, rows
 from sides import best_settings
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "pillow", "numpy", "tokenizers")
@@ -99,7 +99,7 @@ def measure(row, bench, rounds, seconds, record, keep):
                 say(f"    {name} is ready ({time.monotonic() - began:.0f} s more)")
         deadline = time.monotonic() + seconds
         for number in range(rounds):
-            if number and time.monotonic() > deadline:
+            if number > 1 and time.monotonic() > deadline:
                 record["stopped"] = f"after {number} of {rounds} rounds: {seconds:.0f} s had passed"
                 break
             begun, visits = time.monotonic(), {}
@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one round of next to nothing: does it all run? Its figures mean nothing")
     parser.add_argument("--out", type=Path, help="directory of the raw numbers (docs/results/DATE-peers)")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "bench-peers", help="checkpoints, data, runs and logs")
-    parser.add_argument("--seconds", type=float, default=150, help="seconds after which a row begins no other round")
+    parser.add_argument("--seconds", type=float, default=150, help="seconds after which a row that has two rounds begins no other")
     parser.add_argument("--limit", type=float, default=300, help="seconds within which a side must be ready (compiled), and do its steps")
     parser.add_argument("--again", action="store_true", help="measure rows that are done, too")
     args = parser.parse_args()
@@ -185,6 +185,7 @@ def main():
         except Failed as error:
             failed.append(name)
             say(f"{name} failed: {error}")
+            store(path, {"sides": {}, **record, "failed": str(error)[-2000:]})
         say(f"    {time.monotonic() - begun:.0f} s")
     print(table.page(out))
     say(f"raw numbers: {out}")

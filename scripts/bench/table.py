@@ -111,23 +111,27 @@ def compared(row):
         yield [row["work"], precision, row["unit"], ours, names or "not measured", ratio, f"{wanted:g} x" if wanted else "", reached, memory, low_memory]
 
 
+def machine_best(row, measure):
+    """The best of the machine in the row's rounds; None if it was not measured."""
+    rounds = row["sides"].get("machine", {}).get("rounds", [])
+    return max((s[measure] for r in rounds for s in r["steps"]), default=None)
+
+
 def shares(rows):
     """What the machine can do, and what share of it two works reach: (work, its rate, the machine's, share, at least)."""
-    if row := rows.get("sft-small"):
-        gflop = row["facts"]["gflop"]
-        for dtype in ("f32", "bf16"):
-            for side in named(row, f"jigsaw {dtype}", f"eager {dtype}", f"compiled {dtype}"):
-                seconds = statistics.median(s["seconds"] for r in side.rounds for s in r["steps"][-len(r["rates"]):])
-                peak = max(s[f"gflops_{dtype}"] for r in row["sides"]["machine"]["rounds"] for s in r["steps"])
-                wanted = PRODUCTS if side.name == "jigsaw bf16" else None
-                yield f"SFT step, small: {side.name}", f"{gflop / seconds:,.0f} GFLOP/s", f"{peak:,.0f} GFLOP/s (torch.mm, {dtype})", gflop / seconds / peak, wanted
-    if row := rows.get("rollout-qwen-1"):
-        for dtype, size in (("f32", 4), ("bf16", 2)):
-            for side in named(row, f"jigsaw {dtype}", f"eager {dtype}", f"compiled {dtype}", f"llama.cpp {dtype}"):
-                # 494,032,768 parameters, all but the embedding of other tokens read for every token; the head is the embedding.
-                rate = 494_032_768 * size * 1e-9 * side.median
-                peak = max(s["gigabytes"] for r in row["sides"]["machine"]["rounds"] for s in r["steps"])
-                wanted = READING if side.name == "jigsaw bf16" else None
+    row = rows.get("sft-small")
+    for dtype in ("f32", "bf16"):
+        for side in named(row, f"jigsaw {dtype}", f"eager {dtype}", f"compiled {dtype}") if row else []:
+            if peak := machine_best(row, f"gflops_{dtype}"):
+                seconds = statistics.median(s["seconds"] for r in side.rounds for s in r["steps"][-len(r["rates"]) :])
+                rate, wanted = row["facts"]["gflop"] / seconds, PRODUCTS if side.name == "jigsaw bf16" else None
+                yield f"SFT step, small: {side.name}", f"{rate:,.0f} GFLOP/s", f"{peak:,.0f} GFLOP/s (torch.mm, {dtype})", rate / peak, wanted
+    row = rows.get("rollout-qwen-1")
+    for dtype, size in (("f32", 4), ("bf16", 2)):
+        for side in named(row, *(f"{who} {dtype}" for who in ("jigsaw", "eager", "compiled", "llama.cpp"))) if row else []:
+            if peak := machine_best(row, "gigabytes"):
+                # 494,032,768 parameters, each read for every token: the head is the embedding.
+                rate, wanted = 494_032_768 * size * 1e-9 * side.median, READING if side.name == "jigsaw bf16" else None
                 yield f"one response, Qwen2.5-0.5B: {side.name}", f"{rate:.1f} GB/s of weights", f"{peak:.1f} GB/s (torch.sum)", rate / peak, wanted
 
 
@@ -166,7 +170,7 @@ def provenance(rows):
 def remarks(rows):
     """What is missing or was cut short."""
     for row in rows.values():
-        if not row["complete"]:
+        if not row["complete"] and not row.get("failed"):
             yield f"{row['row']}: not finished; the rounds there are"
         if row.get("stopped"):
             yield f"{row['row']}: stopped {row['stopped']}"
@@ -208,7 +212,8 @@ def page(folder):
     missed += [f"growth, {line[0]}: {line[4]} of at most {GROWTH:g}" for line in growth(rows["growth"]) if "no" in line[5]] if "growth" in rows else []
     absent = [name for name in ORDER if name not in rows]
     parts.append("Not reached:\n\n" + "\n".join(f"- {text}" for text in missed) if missed else "Everything that is asked for is reached.")
-    notes = list(remarks(rows)) + [f"not measured: {', '.join(absent)}"] * bool(absent)
+    failed = [f"{name} failed: {row['failed'].strip().splitlines()[-1][:300]}" for name, row in stored.items() if row.get("failed")]
+    notes = list(remarks(rows)) + failed + [f"not measured: {', '.join(absent)}"] * bool(absent)
     if notes:
         parts.append("Of this run:\n\n" + "\n".join(f"- {text}" for text in notes))
     return "\n\n".join(parts) + "\n"

@@ -325,7 +325,9 @@ def qwen(args):
     # Every row of the head is a token of the vocabulary, so that both sides may sample the same.
     tokens = json.loads((Path(args.tokenizer) / "tokenizer.json").read_text())
     vocabulary = tokens["model"]["vocab"]
-    taken = {*vocabulary.values(), *(t["id"] for t in tokens["added_tokens"])}
+    # The special ones among them, or transformers gives them new numbers at the end.
+    vocabulary.update({t["content"]: t["id"] for t in tokens["added_tokens"]})
+    taken = set(vocabulary.values())
     vocabulary.update({f"<{i}>": i for i in range(config.vocab_size) if i not in taken})
     (out / "tokenizer.json").write_text(json.dumps(tokens))
 

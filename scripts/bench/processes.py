@@ -49,10 +49,10 @@ def run(command, env=None, limit=600):
     return text, report["peak_kb"], seconds, report["started"]
 
 
-def run_peer(job, script="peer.py", python=sys.executable, **options):
+def run_peer(job, script="peer.py", **options):
     """A job of a peer that is done at once: what it printed, and its peak memory in kB."""
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    text, peak, _, _ = run([python, HERE / script, *([job] if job else []), *words])
+    text, peak, _, _ = run([sys.executable, HERE / script, *([job] if job else []), *words])
     return text, peak
 
 

@@ -174,9 +174,7 @@ class Rollout(TorchRow):
             work, prompts = self.bench.jigsaw.work, self.bench.jigsaw.work / f"{self.name}-prompts.json"
             file, log = work / f"qwen-{dtype}.gguf", work / "logs" / f"{self.name} llama.cpp {dtype}.txt"
             run_peer("prompts", model=self.model, data=self.data, batch=self.prompts, out=prompts)
-            if not file.exists():
-                run_peer("gguf", "peer_llama.py", self.bench.llama, model=self.model, gguf=file, dtype=dtype)
-            options = {"gguf": file, "prompts": prompts, "samples": self.samples, "new": self.new, "warmup": 1}
+            options = {"model": self.model, "gguf": file, "dtype": dtype, "prompts": prompts, "samples": self.samples, "new": self.new, "warmup": 1}
             usual = {"allocator": "default", "threads": self.bench.threads}
             found[f"llama.cpp {dtype}"] = Staying(log, "rollout", options, usual, self.rate, self.bench.limit, self.bench.llama, "peer_llama.py")
         return found

@@ -97,6 +97,8 @@ def measure(row, bench, rounds, seconds, record, keep):
             if ready[name]:
                 kept[name]["ready"] = ready[name]
                 say(f"    {name} is ready ({time.monotonic() - began:.0f} s more)")
+        if hasattr(row, "tuned") and "eager f32" not in ready:
+            raise Failed(f"the peer does not run: {kept['eager f32']['failed']}")
         deadline = time.monotonic() + seconds
         for number in range(rounds):
             if number > 1 and time.monotonic() > deadline:

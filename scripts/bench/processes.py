@@ -1,8 +1,9 @@
-"""Both sides as processes: start, wait, peak memory, and the numbers they leave."""
+"""Both sides as processes: start, wait, ask for steps, peak memory, and the numbers they leave."""
 
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 #: Environment of the peer when large blocks are to stay with the process instead of going back to the kernel.
 KEEP_LARGE = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
@@ -20,7 +22,7 @@ class Failed(Exception):
     """A process did not do its job."""
 
 
-def run(command, env=None, limit=None):
+def run(command, env=None, limit=600):
     """Run to the end. Returns stdout, peak resident memory in kB, seconds, and the time it was started."""
     command = [str(c) for c in command]
     read, write = os.pipe()
@@ -35,10 +37,7 @@ def run(command, env=None, limit=None):
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(command)}\nnot done after {limit} s") from None
     finally:
-        # Nothing may go on running beside the next measurement.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        end(child)
         with open(read) as pipe:
             report = pipe.read()
     if not report:
@@ -50,20 +49,48 @@ def run(command, env=None, limit=None):
     return text, report["peak_kb"], seconds, report["started"]
 
 
-def peer(job, settings, limit=None, **options):
-    """One job of peer.py. `settings`: allocator, threads, attn, optimizer, compile."""
-    command = [sys.executable, HERE / "peer.py", job]
-    for name, value in {**options, "threads": settings["threads"], "attn": settings["attn"], "optimizer": settings["optimizer"]}.items():
-        command += [f"--{name}", value]
-    if settings["compile"]:
-        command.append("--compile")
-    env = KEEP_LARGE if settings["allocator"] == "keep" else {}
-    text, peak, seconds, started = run(command, {**env, "OMP_NUM_THREADS": str(settings["threads"])}, limit)
-    lines = [line for line in text.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        raise Failed(f"peer.py {job} printed no result:\n{text[-1500:]}")
-    result = json.loads(lines[-1].removeprefix("RESULT "))
-    return {**result, "peak_kb": peak, "seconds": seconds, "started": started}
+def run_peer(job, script="peer.py", **options):
+    """A job of a peer that is done at once: what it printed, and its peak memory in kB."""
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    text, peak, _, _ = run([sys.executable, HERE / script, *([job] if job else []), *words])
+    return text, peak
+
+
+def end(child):
+    """Nothing may go on running beside the next measurement: the process, and those that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+class Peer:
+    """A process of the peer that stays and does steps when asked. `settings`: allocator, threads; `options`: its arguments."""
+
+    def __init__(self, command, settings, log):
+        env = {**os.environ, **(KEEP_LARGE if settings["allocator"] == "keep" else {}), "OMP_NUM_THREADS": str(settings["threads"])}
+        self.command, self.log, self.started = [str(c) for c in command], log, time.time()
+        with open(log, "w") as errors:
+            self.child = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, bufsize=0, start_new_session=True,
+            )
+
+    def answer(self, word, limit):
+        """The JSON of its next line, which begins with `word`."""
+        if not select.select([self.child.stdout], [], [], max(limit, 0))[0]:
+            raise Failed(f"not done after {limit:.0f} s")
+        line = self.child.stdout.readline().decode()
+        if not line.startswith(word + " "):
+            raise Failed(f"{' '.join(self.command)}\nended with {self.child.wait()}:\n{self.log.read_text(errors='replace')[-1500:]}")
+        return json.loads(line.removeprefix(word))
+
+    def steps(self, count, limit):
+        self.child.stdin.write(f"{count}\n".encode())
+        return self.answer("RESULT", limit)
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.stdout.close()
+        end(self.child)
 
 
 class Jigsaw:
@@ -76,6 +103,10 @@ class Jigsaw:
     def __call__(self, *args, env=None):
         return run([self.binary, *args], env)
 
+    def accepts(self, command, flag):
+        """Whether a subcommand has a flag."""
+        return flag in self(command, "--help")[0].split()
+
     def model(self, preset):
         """A checkpoint with random weights."""
         out = self.work / f"model-{preset}"
@@ -83,19 +114,23 @@ class Jigsaw:
             self("model", "init", "--preset", preset, "--out", out)
         return out
 
-    def data(self, grid, tile, count):
-        """A dataset of puzzles."""
-        out = self.work / f"data-{grid}-{tile}-{count}"
+    def data(self, grid, tile, count, task="jigsaw"):
+        """A dataset whose train split has `count` puzzles."""
+        out = self.work / f"data-{task}-{grid}-{tile}-{count}"
         if not (out / "manifest.json").exists():
-            self("gen", "--grid", grid, "--tile", tile, "--count", count, "--out", out)
+            kind = ["--images", ROOT / "data" / "photos", "--grid", grid, "--tile", tile] if task == "jigsaw" else ["--task", task]
+            self("gen", *kind, "--count", count, "--split", "1,0,0", "--out", out)
         return out
 
     def train(self, method, model, data, steps, batch, settings=(), until=None):
         """A training run without evaluation and checkpoints on the way. With `until`, it is ended when that many steps are in
-        its metrics: how long that took, and the peak memory up to there."""
+        its metrics, and only the seconds are told: until then, and of the first step."""
         out = self.work / "run"
         shutil.rmtree(out, ignore_errors=True)
-        sets = {"train.steps": steps, "train.batch_size": batch, "eval.steps": 0, "train.save_steps": 0, "train.learning_rate": 1e-5}
+        sets = {
+            "train.steps": steps, "train.batch_size": batch, "eval.steps": 0, "train.save_steps": 0, "train.learning_rate": 1e-5,
+            "train.lr_scheduler_type": "constant",
+        }
         command = [self.binary, "train", "--method", method, "--model", model, "--data", data, "--out", out]
         for name, value in {**sets, **dict(settings)}.items():
             command += ["--set", f"{name}={value}"]
@@ -115,46 +150,12 @@ class Jigsaw:
                 time.sleep(0.001)
             seconds = time.time() - started
             first = json.loads(metrics.read_text().splitlines()[0])["step_seconds"]
-            status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
         finally:
             child.kill()
             child.communicate()
-        return {"seconds": seconds, "first_step_seconds": first, "peak_kb": next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))}
+        return {"seconds": seconds, "first_step_seconds": first}
 
 
 def read_lines(path):
     with open(path) as lines:
         return [json.loads(line) for line in lines]
-
-
-def deepen(model, out, times):
-    """A checkpoint whose decoder and vision tower have `times` as many layers: the layers of `model`, again and again."""
-    config = json.loads((model / "config.json").read_text())
-    vision = config["vision_config"]
-    raw = (model / "model.safetensors").read_bytes()
-    size = int.from_bytes(raw[:8], "little")
-    header, data = json.loads(raw[8 : 8 + size]), raw[8 + size :]
-    header.pop("__metadata__", None)
-    depths = {"model.layers.": config["num_hidden_layers"], "visual.blocks.": vision["depth"]}
-    entries, blocks, offset = {}, [], 0
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        prefix = next((p for p in depths if name.startswith(p)), None)
-        names = [name]
-        if prefix:
-            layer, rest = name.removeprefix(prefix).split(".", 1)
-            names = [f"{prefix}{int(layer) + i * depths[prefix]}.{rest}" for i in range(times)]
-        for copy in names:
-            entries[copy] = {**entry, "data_offsets": [offset, offset + end - begin]}
-            blocks.append(data[begin:end])
-            offset += end - begin
-    config["num_hidden_layers"] *= times
-    vision["fullatt_block_indexes"] = [b + i * vision["depth"] for i in range(times) for b in vision["fullatt_block_indexes"]]
-    vision["depth"] *= times
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(model, out)
-    (out / "config.json").write_text(json.dumps(config, indent=2))
-    text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
-    text += b" " * (-len(text) % 8)
-    (out / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blocks))
-    return out, offset // 4

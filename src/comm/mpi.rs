@@ -7,6 +7,7 @@
 //! While it waits, a rank looks for ranks that report a failure, for processes of its own host that have ended, and at the clock.
 
 use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_bytes, f32_values, share};
+use crate::io::running_time::RunningTime;
 use crate::{Error, Result};
 use mpi_sys as ffi;
 use rustix::io::Errno;
@@ -219,7 +220,7 @@ impl MpiRanks {
 
     /// Wait until all messages are complete.
     fn complete(&self, state: &mut State, mut messages: Vec<Message>) -> Result<()> {
-        let (mut progress, mut looked) = (Instant::now(), Instant::now());
+        let (mut waited, mut looked) = (RunningTime::start(), Instant::now());
         while !messages.is_empty() {
             let before = messages.len();
             let mut i = 0;
@@ -230,18 +231,18 @@ impl MpiRanks {
                 }
             }
             if messages.len() < before {
-                progress = Instant::now();
+                waited = RunningTime::start();
                 continue;
             }
             // Another rank on this machine may need the processor.
-            match progress.elapsed() {
+            match waited.elapsed() {
                 short if short < Duration::from_micros(200) => yield_now(),
                 short if short < Duration::from_millis(50) => sleep(Duration::from_micros(50)),
                 _ => sleep(Duration::from_micros(500)),
             }
             if looked.elapsed() > LOOK {
                 looked = Instant::now();
-                self.look(state, &messages, progress.elapsed())?;
+                self.look(state, &messages, waited.elapsed())?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ pub mod loopback;
 pub mod output_dir;
 pub mod plain;
 pub mod refused;
+pub mod running_time;
 pub mod schema;
 pub mod shell;
 pub mod text;

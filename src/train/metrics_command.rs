@@ -6,13 +6,14 @@
 
 use super::callback::TrainerCallback;
 use super::metrics::{Metrics, line};
+use crate::io::running_time::RunningTime;
 use crate::io::shell::{end, shell};
 use crate::{Error, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Lines that wait for a slow command before further ones are dropped.
 const WAITING: usize = 10_000;
@@ -59,12 +60,12 @@ impl<'a> MetricsCommand<'a> {
     pub fn close(mut self) {
         let Some(Started { mut child, lines }) = self.started.take() else { return };
         drop(lines);
-        let deadline = Instant::now() + self.patience;
+        let mut waited = RunningTime::start();
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return,
                 Ok(Some(status)) => return self.warn(&format!("ended with {status}")),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
+                Ok(None) if waited.elapsed() < self.patience => std::thread::sleep(LOOK),
                 Ok(None) => {
                     end(&mut child);
                     let seconds = self.patience.as_secs_f64();
@@ -158,6 +159,7 @@ pub(super) fn pass_on(mut input: ChildStdin, waiting: &Receiver<Vec<u8>>) {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use std::time::Instant;
     use serde_json::Value;
 
     #[derive(Default)]

@@ -6,6 +6,7 @@
 
 use super::metrics_command::pass_on;
 use crate::data::{Message, Record};
+use crate::io::running_time::{RunningTime, receive};
 use crate::io::shell::{end, shell};
 use crate::sampling::ScoredResponse;
 use crate::tasks::Score;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Lines that wait in either direction.
 const WAITING: usize = 1024;
@@ -126,7 +127,7 @@ impl RewardCommand {
 
     /// The next line, or why there is none.
     fn answer(&mut self) -> std::result::Result<String, String> {
-        match self.answers.recv_timeout(self.timeout) {
+        match receive(&self.answers, self.timeout) {
             Ok(Ok(line)) => Ok(line),
             Ok(Err(e)) => Err(format!("cannot be read: {e}")),
             Err(RecvTimeoutError::Timeout) => {
@@ -141,11 +142,11 @@ impl RewardCommand {
 
     /// The status that the command ends with, some seconds from now at most.
     fn wait(&mut self) -> Option<std::process::ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut waited = RunningTime::start();
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Ok(None) if waited.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
                 _ => return None,
             }
         }

@@ -4,6 +4,7 @@
 //! does not count itself (Python's methods of strings, `tojson`) is counted here.
 
 use crate::error::catch_panic;
+use crate::io::running_time::RunningTime;
 use minijinja::value::ValueKind;
 use minijinja::{ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -11,7 +12,7 @@ use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most bytes of a template. The longest published ones have some ten thousand.
 const MAX_TEMPLATE_BYTES: usize = 256 << 10;
@@ -162,13 +163,13 @@ pub(super) fn on_deep_stack<T: Send + 'static>(
         let _ = sender.send(catch_panic(work));
     });
     thread.map_err(|e| Stopped::NoThread(e.to_string()))?;
-    let began = Instant::now();
+    let mut waited = RunningTime::start();
     loop {
         match receiver.recv_timeout(LOOK) {
             Ok(done) => return done.map_err(Stopped::Panicked),
             Err(RecvTimeoutError::Disconnected) => return Err(Stopped::Panicked("its thread ended".into())),
             Err(RecvTimeoutError::Timeout) => {
-                if time_at_work(task.get()).unwrap_or(began.elapsed() / 10) > MAX_TIME {
+                if time_at_work(task.get()).unwrap_or(waited.elapsed() / 10) > MAX_TIME {
                     return Err(Stopped::TooLong);
                 }
             }

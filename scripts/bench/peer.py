@@ -267,7 +267,7 @@ def grpo(args):
         config = GRPOConfig(
             output_dir=out, use_cpu=True, bf16=args.dtype == "bf16", gradient_checkpointing=False, report_to=[], save_strategy="no",
             logging_strategy="no", disable_tqdm=True, max_steps=1_000_000, learning_rate=1e-6, lr_scheduler_type="constant",
-            per_device_train_batch_size=args.batch * args.samples, num_generations=args.samples,
+            per_device_train_batch_size=args.batch * args.samples // args.micro_batches, gradient_accumulation_steps=args.micro_batches, num_generations=args.samples,
             max_completion_length=args.new, temperature=1.0, top_p=1.0, top_k=0, loss_type="dapo", beta=0.0,
             num_iterations=1, max_grad_norm=1.0, optim="adamw_torch_fused", generation_kwargs=generation,
             dataloader_pin_memory=False, torch_compile=bool(args.compile), torch_compile_mode=args.compile or None,
@@ -361,6 +361,7 @@ def main():
     parser.add_argument("--out")
     parser.add_argument("--batch", type=int, help="examples of a step, or prompts")
     parser.add_argument("--samples", type=int, default=8, help="responses to a prompt")
+    parser.add_argument("--micro-batches", type=int, default=1, help="backward passes of a GRPO step")
     parser.add_argument("--new", type=int, default=32, help="tokens of a response")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--size", type=int, default=2048)

@@ -6,8 +6,8 @@ import shutil
 
 import arithmetic
 from growth import Growth
-from processes import HERE, ROOT, Failed, read_lines, run_peer
-from sides import Once, Staying, enough
+from processes import ROOT, Failed, read_lines, run_peer
+from sides import Once, Staying, best_settings, enough
 
 PHOTOS = ROOT / "data" / "photos"
 #: Steps before the first that counts, of a training run of jigsaw.
@@ -38,12 +38,14 @@ class TorchRow:
     """A row whose peer is a job of peer.py: eager and compiled, in f32 and bf16, in turns with jigsaw in the same two."""
 
     lower = False
-    job = options = rate = None
-    extra = {}
+    #: Whether settings are tried for this row. For the longest ones they are not, to keep the whole run within the hour.
+    tries = True
 
-    def tuned(self, settings):
-        """The side whose settings are looked for: eager, f32."""
-        return self.peer("tuning", {"warmup": 1}, settings)
+    def settings(self):
+        """The peer's settings, and the trials, eager and in f32, by which they were chosen."""
+        if not self.tries:
+            return self.bench.usual, []
+        return best_settings(lambda settings: self.peer("tuning", {"warmup": 1}, settings), self.bench.usual, self.bench.others)
 
     def peer(self, name, options, settings, limit=None):
         log = self.bench.jigsaw.work / "logs" / f"{self.name} {name}.txt"
@@ -80,6 +82,7 @@ class Sft(TorchRow):
     def __init__(self, bench, preset, lora=False):
         self.bench, self.preset, self.lora = bench, preset, lora
         self.name = f"{'lora' if lora else 'sft'}-{preset}"
+        self.tries = not lora
         self.batch = {"tiny": 64, "small": 4}[preset] if not bench.quick else 2
         self.work = f"{'LoRA SFT' if lora else 'SFT'} step, {preset}, batch {self.batch}"
         self.unit = "samples/s" if preset == "tiny" else "tokens/s"
@@ -133,6 +136,7 @@ class Rollout(TorchRow):
 
     def __init__(self, bench, preset, prompts, samples, new, repeat=1):
         self.bench, self.preset, self.repeat = bench, preset, repeat
+        self.tries = preset != "qwen"
         self.name = f"rollout-{preset}" + ("-1" if prompts * samples == 1 else "")
         self.prompts, self.samples, self.new = (min(prompts, 2), min(samples, 2), 4) if bench.quick else (prompts, samples, new)
         kind = "Qwen2.5-0.5B" if preset == "qwen" else preset
@@ -201,7 +205,7 @@ class Grpo(TorchRow):
 
     def __init__(self, bench, preset, prompts):
         self.bench, self.preset = bench, preset
-        self.name = f"grpo-{preset}"
+        self.name, self.tries = f"grpo-{preset}", preset == "tiny"
         self.prompts, self.samples, self.new = (2, 2, 4) if bench.quick else (prompts, 8, 32)
         self.work = f"GRPO step, {preset}, {self.prompts} x {self.samples} x {self.new}"
         self.count = dict.fromkeys(bench.dtypes, 1)
@@ -209,6 +213,9 @@ class Grpo(TorchRow):
     def prepare(self):
         self.model, self.data = sizes(self.bench, self.preset, self.prompts)
         self.options = {"model": self.model, "data": self.data, "batch": self.prompts, "samples": self.samples, "new": self.new}
+        if self.preset == "small" and not self.bench.quick:
+            # All its processes must fit into the memory together, and its own peak is lower.
+            self.options["micro-batches"] = self.prompts
 
     def rate(self, step):
         return step["tokens"] / step["seconds"]

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import table
 from processes import ROOT, Failed, Jigsaw
-from rows import Bench, rows
-from sides import best_settings
+from rows import Bench, TorchRow, rows
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "pillow", "numpy", "tokenizers")
 
@@ -70,8 +69,8 @@ def measure(row, bench, rounds, seconds, record, keep):
     """Fill `record`: settings, sides with their rounds, facts. `keep` stores it, after every round."""
     row.prepare()
     settings = bench.usual
-    if hasattr(row, "tuned"):
-        settings, record["trials"] = best_settings(row.tuned, bench.usual, bench.others)
+    if isinstance(row, TorchRow):
+        settings, record["trials"] = row.settings()
         say("    " + ", ".join(f"{k} {v}" for k, v in settings.items()))
     record["settings"] = settings
     sides, ready, first = row.sides(settings), {}, {}
@@ -97,7 +96,7 @@ def measure(row, bench, rounds, seconds, record, keep):
             if ready[name]:
                 kept[name]["ready"] = ready[name]
                 say(f"    {name} is ready ({time.monotonic() - began:.0f} s more)")
-        if hasattr(row, "tuned") and "eager f32" not in ready:
+        if isinstance(row, TorchRow) and "eager f32" not in ready:
             raise Failed(f"the peer does not run: {kept['eager f32']['failed']}")
         deadline = time.monotonic() + seconds
         for number in range(rounds):
@@ -128,15 +127,15 @@ def measure(row, bench, rounds, seconds, record, keep):
 def main():
     parser = argparse.ArgumentParser(prog="bench_peers.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", help="names, separated by commas (default: all; --rows list names them)")
-    parser.add_argument("--rounds", type=int, help="rounds of each row (4)")
+    parser.add_argument("--rounds", type=int, help="rounds of each row (3)")
     parser.add_argument("--quick", action="store_true", help="one round of next to nothing: does it all run? Its figures mean nothing")
     parser.add_argument("--out", type=Path, help="directory of the raw numbers (docs/results/DATE-peers)")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "bench-peers", help="checkpoints, data, runs and logs")
-    parser.add_argument("--seconds", type=float, default=150, help="seconds after which a row that has two rounds begins no other")
-    parser.add_argument("--limit", type=float, default=300, help="seconds within which a side must be ready (compiled), and do its steps")
+    parser.add_argument("--seconds", type=float, default=120, help="seconds after which a row that has two rounds begins no other")
+    parser.add_argument("--limit", type=float, default=420, help="seconds within which a side must be ready (compiled), and do its steps")
     parser.add_argument("--again", action="store_true", help="measure rows that are done, too")
     args = parser.parse_args()
-    rounds = args.rounds or (1 if args.quick else 4)
+    rounds = args.rounds or (1 if args.quick else 3)
     out = args.out or (args.work / "quick" if args.quick else ROOT / "docs" / "results" / f"{datetime.date.today()}-peers")
 
     jigsaw = Jigsaw(os.environ["JIGSAW"], args.work)

@@ -23,6 +23,7 @@ mod maths;
 mod messages;
 mod mistakes;
 mod other_tools;
+mod sequence;
 mod special_files;
 mod stopping;
 mod streams;

@@ -19,6 +19,23 @@ const FORMAT_VERSION: u32 = 1;
 /// Begins every JSON report, so that a report is never mistaken for a file of the user's.
 pub const MARK: &str = "{\n  \"jigsaw_report\":";
 
+/// Begins the JSON files of tasks in a row.
+pub const SEQUENCE_MARK: &str = "{\n  \"jigsaw_sequence\":";
+
+/// The tasks in a row of these studies: the matrix R of each method, and what it comes to. `None` if there are none.
+///
+/// # Errors
+/// A number that JSON cannot hold.
+pub fn sequences(studies: &[StudyResults<'_>]) -> Result<Option<String>> {
+    let all: Vec<Value> =
+        studies.iter().filter_map(|study| study.sequence.as_ref()).map(study::sequence_json).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let text = files::to_json(&json!({"jigsaw_sequence": FORMAT_VERSION, "sequences": all}))?;
+    String::from_utf8(text).map(Some).map_err(|e| Error::failed(format!("the sequences are not UTF-8: {e}")))
+}
+
 /// Everything as JSON.
 ///
 /// # Errors
@@ -40,7 +57,11 @@ pub fn json(title: &str, found: &ReportInputs, studies: &[StudyResults<'_>]) -> 
         })
     });
     let of_study = |(i, (dir, index)): (usize, &(PathBuf, StudyIndex))| {
-        Ok(json!({"dir": dir, "study": index, "rows": rows(&study::csv(&studies[i..=i]))?}))
+        let mut one = json!({"dir": dir, "study": index, "rows": rows(&study::csv(&studies[i..=i]))?});
+        if let Some(sequence) = &studies[i].sequence {
+            one["sequence"] = study::sequence_json(sequence);
+        }
+        Ok(one)
     };
     let text = files::to_json(&json!({
         "jigsaw_report": FORMAT_VERSION,

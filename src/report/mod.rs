@@ -20,7 +20,9 @@ mod training_curves;
 mod trajectory;
 mod watch;
 
-pub use study_index::{RecoveryRun, RegimeEntry, STUDY_JSON, SolverEntry, StudyIndex, StudyRun};
+pub use study_index::{
+    RecoveryRun, RegimeEntry, STUDY_JSON, SequenceIndex, SequenceStage, SolverEntry, StudyIndex, StudyRun,
+};
 pub use watch::{ReadTasks, StudyTasks, TaskUnderWay, Watch};
 
 use crate::forgetting::CSV_HEADER;
@@ -97,7 +99,7 @@ fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary> {
 
 /// Read the runs, evaluations and comparisons with a base in and below the paths and write the report. Beside a page, comparisons also
 /// go to files of the same name with `.csv` and `.md`. Where a path holds a `study.json`, the page begins with the study, whose numbers
-/// also go to `.study.csv`.
+/// also go to `.study.csv`, and tasks in a row to `.sequence.json`.
 ///
 /// # Errors
 /// Input errors that name the directory or file that is not there or not readable, or the file to write that is not
@@ -136,6 +138,10 @@ pub fn write_report(request: &ReportRequest) -> Result<ReportSummary> {
     }
     if !studies.is_empty() && matches!(format, Format::Html | Format::Csv) {
         written.push((beside("study.csv"), study::CSV_HEADER, study::csv(&studies)));
+    }
+    if *format == Format::Html {
+        let sequences = export::sequences(&studies)?;
+        written.extend(sequences.map(|text| (beside("sequence.json"), export::SEQUENCE_MARK, text)));
     }
     match format {
         Format::Html if groups.is_empty() && studies.is_empty() => {}

@@ -39,6 +39,35 @@ pub struct StudyIndex {
     /// Evaluations of solvers that are no models on the test splits of puzzles; they may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub solvers: Vec<SolverEntry>,
+    /// Tasks that are learned in a row, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceIndex>,
+}
+
+/// Tasks that are learned in a row by several methods. Paths are relative to the study's directory; what they name may be missing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SequenceIndex {
+    /// The tasks in the order in which they are learned; sets of examples have the same names in the evaluations.
+    pub tasks: Vec<String>,
+    /// The methods, in the order in which they are shown.
+    pub methods: Vec<RegimeEntry>,
+    /// The base's evaluation on all tasks and prior sets.
+    pub base: PathBuf,
+    /// What each method does after each task.
+    pub stages: Vec<SequenceStage>,
+}
+
+/// The model of a method after it has learned so many tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SequenceStage {
+    /// Name of the method.
+    pub method: String,
+    /// Tasks that it has learned, from 1.
+    pub number: usize,
+    /// Seed of its training.
+    pub seed: u64,
+    /// The comparison with the base on all tasks and prior sets.
+    pub comparison: PathBuf,
 }
 
 /// The evaluation of a solver that is no model.
@@ -113,7 +142,7 @@ impl StudyRun {
 }
 
 impl StudyIndex {
-    /// A study in the current format, without solvers.
+    /// A study in the current format, without recoveries, solvers and sequence.
     pub fn new(
         title: &str,
         base: &str,
@@ -134,6 +163,7 @@ impl StudyIndex {
             recoveries,
             dynamics,
             solvers,
+            sequence: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod seeds_coverage;
 mod stratified_mean;
 mod student;
 pub mod table;
+mod task_sequence;
 
 pub use bootstrap::{Means, RESAMPLES, ResampleUnit, bca, bootstrap};
 pub use clustered::{ClusterTotal, Estimate, clustered_mean, clustered_unit_mean, totals, weighted_totals};
@@ -42,3 +43,4 @@ pub use regression::{Agreement, LinearFit};
 pub use seeds::{mean_over_seeds, mean_over_seeds_of, weighted_sum};
 pub use stratified_mean::{Contribution, Stratum, changed_clusters, clustered_difference, mean_of_strata};
 pub use student::{student_t_quantile, student_t_two_sided};
+pub use task_sequence::{Entry, SequenceMeasure, entries_by_question, entries_sum};

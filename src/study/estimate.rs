@@ -166,6 +166,7 @@ fn steps(
         "train.epochs",
         "train.save_steps",
         "train.prompts_of",
+        "train.mix",
         "train.max_examples",
         "sft.replay",
         "sft.replay_share",

@@ -5,6 +5,7 @@
 //! several can run at once and any of them can be run elsewhere. A finished task leaves a record; an interrupted one resumes, as its
 //! command does.
 
+mod apart;
 mod checkpoints;
 mod command;
 mod completion;
@@ -18,11 +19,14 @@ mod reference;
 mod remaining;
 mod resolve;
 mod run;
+mod sequence;
+mod sequence_section;
 mod study_file;
 mod task;
 mod task_log;
 mod throughput;
 
+pub use apart::Apart;
 pub use checkpoints::CheckpointChoice;
 pub use command::{Eval, Gen, GenSettings, Interpolate, JigsawCommand, Report, Train};
 pub use estimate::{StudyEstimate, estimate};
@@ -36,5 +40,7 @@ pub use study_file::{ResolveConfig, Study};
 pub use task::{Plan, StudyTask, TaskKind, TaskSize};
 pub use throughput::Throughput;
 
+#[cfg(test)]
+mod sequence_tests;
 #[cfg(test)]
 mod tests;

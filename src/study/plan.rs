@@ -1,6 +1,7 @@
 //! From the file of a study to its tasks.
 
 mod recovery;
+mod sequence;
 
 use super::checkpoints::CheckpointChoice;
 use super::command::{Eval, Gen, GenSettings, Interpolate, JigsawCommand, Report, Train};
@@ -53,6 +54,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
             builder.regime(name, regime, &benches)?;
         }
     }
+    let sequence = builder.sequence(&benches)?;
     let dynamics = builder.dynamics(&benches)?;
     let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
     needs.retain(|name| ["compare.", "dynamics.", "solver."].iter().any(|kind| name.starts_with(kind)));
@@ -68,7 +70,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     let Builder { tasks, runs, recoveries, solvers, .. } = builder;
     let base = study.head.base.display().to_string();
     let index = StudyIndex::new(&study.head.title, &base, regimes, runs, same_puzzles(study), dynamics);
-    let index = StudyIndex { recoveries, solvers, ..index };
+    let index = StudyIndex { recoveries, solvers, sequence, ..index };
     Ok(Plan { tasks, index, resolve: study.resolve })
 }
 
@@ -321,13 +323,16 @@ impl Builder<'_> {
         BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split: EVALUATED.into() }
     }
 
-    /// Questions that one evaluation asks.
+    /// Questions that one evaluation asks on a new task and all benchmarks.
     fn questions(&self, test: &str, benches: &Benches) -> f64 {
         let puzzles = self.study.puzzles.iter().find(|(name, _)| name == test);
-        match self.study.eval.limit {
-            Some(limit) => (limit * (benches.specs.len() + 1)) as f64,
-            None => benches.questions + puzzles.map_or(0.0, |(_, puzzles)| puzzles.examples(2)),
-        }
+        let own = puzzles.map_or(0.0, |(_, puzzles)| puzzles.examples(2));
+        self.prior_questions(benches) + self.study.eval.limit.map_or(own, |limit| limit as f64)
+    }
+
+    /// Questions that one evaluation asks on all benchmarks.
+    fn prior_questions(&self, benches: &Benches) -> f64 {
+        self.study.eval.limit.map_or(benches.questions, |limit| (limit * benches.specs.len()) as f64)
     }
 
     /// The puzzles of `test` solved without a model, where their tiles are to be ordered: lines to measure the regimes against. The solver by colour

@@ -1,5 +1,6 @@
 //! The sections of a study's file with their keys, for the settings reference.
 
+use super::sequence_section::SequenceSection;
 use super::study_file::{
     self, DynamicsSection, EvalSection, Prior, PuzzleKeys, RecoverySection, Regime, Rollouts, StudyHeader,
 };
@@ -79,6 +80,11 @@ pub fn sections() -> Result<Vec<StudySection>> {
             "regimes.NAME",
             "A way of fine-tuning; its sections (`[regimes.NAME.train]`, ...) are those of training above.",
             settings_of::<Regime>(),
+        ),
+        StudySection::new(
+            "sequence",
+            "Tasks learned in a row; after each, the model is measured on all tasks and all prior sets ([sequence.md](sequence.md)).",
+            settings_of::<SequenceSection>(),
         ),
         StudySection::new(
             "eval",

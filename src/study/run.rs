@@ -69,7 +69,8 @@ pub enum Outcome {
 ///
 /// # Errors
 /// Input errors before anything is started: `out` holds something else, or a task done with other settings; `options.only` names an
-/// unknown task, or one that needs a task that is not done (the report is made of whatever is there).
+/// unknown task, or one that needs a task that is not done (the report is made of whatever is there). Later, an input error if tasks of a sequence
+/// share examples: what runs then saves and stops.
 pub fn run(
     plan: &Plan,
     toml: &str,
@@ -181,6 +182,9 @@ impl<'a> Runner<'a> {
             }
             if !self.ready(task) {
                 continue;
+            }
+            if let Some(apart) = &task.apart {
+                apart.check().map_err(|e| e.context(format!("[{}]", task.section)))?;
             }
             match Process::start(task, self.out, &self.options.device, self.threads(), self.plan.resolve)? {
                 StartResult::Started(process) => {

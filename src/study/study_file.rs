@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! [study]           title, base, seeds
-//! [puzzles.NAME]    flags of `jigsaw gen`
+//! [puzzles.NAME]    flags of `jigsaw gen`, also of `--task` and `--suite`
 //! [prior]           flags of `jigsaw gen --suite`; benches: which of its benchmarks are evaluated
 //! [benchmarks]      NAME = "FILE.tsv[:SCORER]", flags of `jigsaw eval --bench`
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
 //! [regimes.NAME]    method, data, start, test, learning_rate (one or a ladder), steps_at, alpha; its sections are settings of `jigsaw train`
+//! [sequence]        tasks: puzzles that are learned in a row, methods: the regimes that learn them
 //! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
 //! [recovery]        examples: how many gold prior examples the models are trained on afterwards, and how
 //! [dynamics]        flags of `jigsaw dynamics`
@@ -14,6 +15,7 @@
 
 use super::command::GenSettings;
 use super::read_section::{over, own_section, place, read, refuse_keys, section, sections, take, unknown_among};
+use super::sequence_section::{SequenceSection, Stage};
 use crate::dynamics::ResponseLoss;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
@@ -55,6 +57,12 @@ pub struct Study {
     pub rollouts: Vec<(String, Rollouts)>,
     /// `[regimes.NAME]`, in the order written.
     pub regimes: Vec<(String, Regime)>,
+    /// `[sequence]`.
+    pub sequence: Option<SequenceSection>,
+    /// Its methods with what they are; the regimes have their stages in place of them.
+    pub methods: Vec<(String, String)>,
+    /// The stages of all methods, in order.
+    pub stages: Vec<Stage>,
     /// `[eval]`.
     pub eval: EvalSection,
     /// `[recovery]`.
@@ -103,6 +111,8 @@ pub struct Puzzles {
 pub(super) struct PuzzleKeys {
     /// `countdown` for countdown puzzles, `maths` for word problems; jigsaw puzzles when not given.
     task: Option<String>,
+    /// In place of puzzles: families of questions, such as `ocr`; the keys are then those of `[prior]`, without `benches`.
+    suite: Option<String>,
     /// Puzzles of the contact sheet `preview.png`; none when not given.
     preview: Option<usize>,
 }
@@ -306,8 +316,8 @@ pub struct DynamicsSection {
 }
 
 /// The known sections.
-const SECTIONS: [&str; 9] =
-    ["study", "puzzles", "prior", "benchmarks", "rollouts", "regimes", "eval", "recovery", "dynamics"];
+const SECTIONS: [&str; 10] =
+    ["study", "puzzles", "prior", "benchmarks", "rollouts", "regimes", "sequence", "eval", "recovery", "dynamics"];
 
 impl Study {
     /// Read `file` and apply `sets` (`section.key=value`). `resolve` resolves the settings of training.
@@ -334,13 +344,16 @@ impl Study {
         let head = section(&table, "study", &place)?.ok_or_else(|| {
             Error::input(format!("{name}: [study] is missing; it names the base model: base = \"DIR\""))
         })?;
-        let study = Study {
+        let mut study = Study {
             head,
             puzzles: sections(&table, "puzzles", &place, puzzles)?,
             prior: table.get("prior").map(|value| prior(value, &place("prior"))).transpose()?,
             benchmarks: benchmarks(&table, &place)?,
             rollouts: sections(&table, "rollouts", &place, rollouts)?,
             regimes: sections(&table, "regimes", &place, read)?,
+            sequence: section(&table, "sequence", &place)?,
+            methods: Vec::new(),
+            stages: Vec::new(),
             eval: own_section(&table, "eval", SET_IN_EVAL, &place)?.unwrap_or_default(),
             recovery: section(&table, "recovery", &place)?,
             dynamics: own_section(&table, "dynamics", SET_IN_DYNAMICS, &place)?,
@@ -350,6 +363,7 @@ impl Study {
             table,
         };
         study.check()?;
+        study.expand_sequence()?;
         Ok(study)
     }
 
@@ -470,12 +484,19 @@ const SET_IN_EVAL: &[&str] = &[
 const SET_IN_DYNAMICS: &[&str] = &["out", "model", "base", "forgetting", "fresh", "device"];
 
 fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
-    refuse_keys(value, &[SET_IN_GEN, &["suite"]].concat(), place)?;
-    let mut value = value.clone();
-    let (task, preview) = (take(&mut value, "task", place)?, take(&mut value, "preview", place)?);
-    let PuzzleKeys { task, preview } = PuzzleKeys { task, preview };
+    refuse_keys(value, SET_IN_GEN, place)?;
     let split = value.get("split").and_then(Value::as_str).map(String::from);
-    let dataset = match task.as_deref() {
+    let mut rest = value.clone();
+    let keys = PuzzleKeys {
+        task: take(&mut rest, "task", place)?,
+        preview: take(&mut rest, "preview", place)?,
+        suite: take(&mut rest, "suite", place)?,
+    };
+    if keys.suite.is_some() {
+        return Ok(Puzzles { dataset: GenSettings::Suites(suite(value.clone(), place)?), split });
+    }
+    let (value, preview) = (rest, keys.preview);
+    let dataset = match keys.task.as_deref() {
         None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
         Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
         Some("maths") => GenSettings::Maths(over(&MathsSettings::default(), &value, place)?),
@@ -492,6 +513,12 @@ fn prior(value: &Value, place: &str) -> Result<Prior> {
     refuse_keys(value, SET_IN_GEN, place)?;
     let mut value = value.clone();
     let benches = take(&mut value, "benches", place)?;
+    let split = value.get("split").and_then(Value::as_str).map(String::from);
+    Ok(Prior { benches, settings: suite(value, place)?, split })
+}
+
+/// Suites by the flags of `jigsaw gen --suite`.
+fn suite(mut value: Value, place: &str) -> Result<SuiteSettings> {
     let Some(Value::String(suite)) = value.get("suite").cloned() else {
         return Err(Error::input(format!("{place}: suite is missing; give \"all\" or names of families")));
     };
@@ -499,8 +526,7 @@ fn prior(value: &Value, place: &str) -> Result<Prior> {
         suites::parse_families(&suite).map_err(|why| Error::input(format!("{place}: suite = {suite:?}: {why}")))?;
     let families = families.into_iter().map(|family| Value::String(family.to_string())).collect();
     value.as_table_mut().map(|table| table.insert("suite".into(), Value::Array(families)));
-    let split = value.get("split").and_then(Value::as_str).map(String::from);
-    Ok(Prior { benches, settings: over(&SuiteSettings::default(), &value, place)?, split })
+    over(&SuiteSettings::default(), &value, place)
 }
 
 fn rollouts(value: &Value, place: &str) -> Result<Rollouts> {

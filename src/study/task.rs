@@ -1,5 +1,6 @@
 //! A task of a study: one command of this program, with what must be done before it.
 
+use super::apart::Apart;
 use super::checkpoints::CheckpointChoice;
 use super::command::JigsawCommand;
 use super::input_hash::Input;
@@ -24,6 +25,8 @@ pub struct StudyTask {
     pub checkpoints: Option<CheckpointChoice>,
     /// The user's files that it reads, whose content counts.
     pub inputs: Vec<Arc<Input>>,
+    /// Sets of examples of which none may be in another; they are looked at before the task begins.
+    pub apart: Option<Arc<Apart>>,
     /// How much work it is.
     pub work: TaskSize,
     /// It summarizes the results of other tasks, and is done again whenever there are more of them.
@@ -41,7 +44,8 @@ impl StudyTask {
         units: f64,
     ) -> StudyTask {
         let (name, section, work) = (name.into(), section.into(), TaskSize { kind, units: units.max(1.0) });
-        StudyTask { name, section, needs, command, checkpoints: None, inputs: Vec::new(), work, aggregates: false }
+        let (checkpoints, inputs, apart) = (None, Vec::new(), None);
+        StudyTask { name, section, needs, command, checkpoints, inputs, apart, work, aggregates: false }
     }
 
     /// The command line after `jigsaw`, with a pattern for the intermediate checkpoints.

@@ -28,6 +28,7 @@ mod mistakes;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod other_tools;
+mod sequence;
 mod special_files;
 mod stopping;
 mod streams;

@@ -24,6 +24,8 @@ pub struct Cell {
     pub range: String,
     /// Strength of the tint of a loss, in percent.
     pub loss_tint: u32,
+    /// Strength of the tint of a share in a heat map, in percent.
+    pub heat: u32,
     /// The best of its kind.
     pub strong: bool,
     /// Colour of a swatch before the text.

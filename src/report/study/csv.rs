@@ -7,7 +7,7 @@ use super::load::{RegimeRuns, SeedRun, StudyResults};
 use super::measure::{ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, accuracy, format_loss, prior};
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
-use super::{outcomes, recovery};
+use super::{outcomes, recovery, sequence};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;
@@ -53,6 +53,17 @@ fn of_study(out: &mut String, study: &StudyResults<'_>) {
         effects(out, group);
     });
     lines(out, study);
+    study.sequence.iter().flat_map(sequence::numbers).for_each(|one| {
+        let context = RowContext {
+            regime: one.method,
+            variant: String::new(),
+            seed: one.seed,
+            seeds: one.seeds,
+            step: None,
+            last: one.last,
+        };
+        context.row(out, &one.measure, &one.of, one.value, "");
+    });
 }
 
 /// The effects of data, learning rate and method on the points lost.

@@ -3,6 +3,7 @@
 use super::measure::{ACCURACY, Measure, family, prior};
 use super::recipe::{self, Recipe};
 use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mean};
+use super::sequence::{self, SequenceResults};
 use crate::Result;
 use crate::eval::EvalResult;
 use crate::forgetting::{
@@ -40,6 +41,8 @@ pub struct StudyResults<'a> {
     recoveries: Vec<(&'a str, usize, TunedResult)>,
     /// Evaluations of solvers that are no models: name, hash of the data, result.
     solvers: Vec<(&'a str, String, Summary)>,
+    /// Tasks that are learned in a row, if there are any.
+    pub sequence: Option<SequenceResults<'a>>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -118,6 +121,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         gold: HashMap::new(),
         recoveries: Vec::new(),
         solvers: Vec::new(),
+        sequence: index.sequence.as_ref().map(|sequence| sequence::load(dir, sequence)).transpose()?,
         left_out: Vec::new(),
     };
     for regime in &index.regimes {

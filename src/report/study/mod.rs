@@ -16,6 +16,7 @@ mod recipe;
 mod recovery;
 mod seed_stats;
 mod sentences;
+mod sequence;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod tests;
 pub use cells::FULL_TINT;
 pub use csv::{CSV_HEADER, csv};
 pub use load::{StudyResults, load};
+pub use sequence::matrix_json as sequence_json;
 
 use super::chart::COLOURS;
 use crate::forgetting::TunedResult;
@@ -56,6 +58,7 @@ pub fn view(study: &StudyResults<'_>) -> Value {
         "missing": tables::missing(study),
         "runs": study.index.runs.len(),
         "left_out": study.left_out,
+        "sequence": study.sequence.as_ref().map(sequence::view),
         "source": source(study),
     })
 }
@@ -67,6 +70,10 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
     // Writing to a string cannot fail.
     if let Some(introduction) = first_screen::introduction(study) {
         let _ = writeln!(text, "{introduction}\n");
+    }
+    let sequence = study.sequence.as_ref().map(sequence::markdown);
+    if study.index.runs.is_empty() {
+        return text + &sequence.unwrap_or_default();
     }
     let (regimes, comparisons) = sentences(study, &groups, &first_screen::results(study));
     regimes.iter().for_each(|one| text += &format!("- **{}**: {}\n", one.name, one.text));
@@ -83,17 +90,22 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
     for table in main_tables(study, &groups).into_iter().chain(more_tables(study, &groups)) {
         let _ = writeln!(text, "### {}\n\n{}\n\n{}", table.title, table.how, table.table().markdown());
     }
-    text + &source(study) + "\n"
+    text + &sequence.unwrap_or_default() + &source(study) + "\n"
 }
 
 /// As paragraphs of plain text: the sentences, and the runs that are not fully measured.
 pub fn headline(study: &StudyResults<'_>) -> Vec<String> {
+    let sequence = study.sequence.as_ref().map(sequence::headline).unwrap_or_default();
+    if study.index.runs.is_empty() {
+        return sequence;
+    }
     let (regimes, comparisons) = sentences(study, &compared_regimes(study), &first_screen::results(study));
     let regimes = regimes.into_iter().map(|one| format!("{}: {}", one.name, one.text));
     let comparisons = comparisons.into_iter().map(|(lead, sentence)| format!("{lead} {sentence}"));
     let missing = tables::missing(study);
     let missing = missing.into_iter().map(|line| format!("Not fully measured: {line}"));
-    first_screen::introduction(study).into_iter().chain(regimes).chain(comparisons).chain(missing).collect()
+    let regimes = first_screen::introduction(study).into_iter().chain(regimes);
+    regimes.chain(comparisons).chain(missing).chain(sequence).collect()
 }
 
 /// The tables of what was learned and lost.

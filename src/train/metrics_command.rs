@@ -159,8 +159,8 @@ pub(super) fn pass_on(mut input: ChildStdin, waiting: &Receiver<Vec<u8>>) {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use std::time::Instant;
     use serde_json::Value;
+    use std::time::Instant;
 
     #[derive(Default)]
     struct Notes(Vec<String>, usize);

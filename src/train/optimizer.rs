@@ -184,8 +184,8 @@ impl<'a> AdamW<'a> {
         let mut values = match (&slot.moments, second) {
             (Moments::Cpu { first, .. }, false) => first.clone(),
             (Moments::Cpu { second, .. }, true) => second.clone(),
-            (Moments::Device { first, .. }, false) => numbers(first)?,
-            (Moments::Device { second, .. }, true) => numbers(second)?,
+            (Moments::Device { first, .. }, false) => nn::numbers(first)?.to_vec(),
+            (Moments::Device { second, .. }, true) => nn::numbers(second)?.to_vec(),
             (Moments::Of(_), _) => vec![0.0; slot.parameter.var.elem_count()],
         };
         self.comm.broadcast_f32(self.owner(slot), &mut values)?;
@@ -278,11 +278,6 @@ impl<'a> AdamW<'a> {
         self.step = step;
         Ok(())
     }
-}
-
-/// The numbers of a tensor, in main memory.
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
 /// The scalars of one update, rounded to f32 where torch rounds them.

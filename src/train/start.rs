@@ -17,8 +17,8 @@ use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
-use crate::{Error, Result, hub, rng};
-use candle_core::{DType, Device};
+use crate::{Error, Result, hub, nn, rng};
+use candle_core::Device;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -188,8 +188,7 @@ fn weights_hash(model: &Model) -> Result<u32> {
     let mut hash = crc32fast::Hasher::new();
     for parameter in model.parameters() {
         hash.update(parameter.name.as_bytes());
-        let values = parameter.var.as_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
-        for values in values.to_vec1::<f32>()?.chunks(1 << 14) {
+        for values in nn::numbers(parameter.var.as_tensor())?.chunks(1 << 14) {
             hash.update(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
         }
     }

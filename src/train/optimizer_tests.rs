@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::settings::{Method, TrainConfig};
-use candle_core::Var;
+use candle_core::{Device, Var};
 
 fn settings() -> TrainSettings {
     TrainSettings { weight_decay: 0.1, betas: [0.9, 0.99], ..TrainConfig::defaults(Method::Sft).train }

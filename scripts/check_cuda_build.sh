@@ -116,8 +116,8 @@ for line in sys.stdin:
 mkdir -p "$dir/kit"
 while read -r name file; do
     case $name in
-    jigsaw) cp "$file" "$dir/kit/jigsaw" ;;
-    model) cp "$file" "$dir/kit/model-tests" ;;
+    jigsaw) strip "$file" -o "$dir/kit/jigsaw" ;;
+    model) strip "$file" -o "$dir/kit/model-tests" ;;
     esac
 done <<<"$built"
 cat >"$dir/kit/kit.json" <<KIT

@@ -9,6 +9,7 @@ use crate::tasks::Style;
 use crate::tasks::jigsaw::generate::{JigsawSettings, generate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use candle_core::Device;
 use std::fs;
 use std::sync::{Arc, Mutex};
 

@@ -213,6 +213,9 @@ def page(folder):
     absent = [name for name in ORDER if name not in rows]
     parts.append("Not reached:\n\n" + "\n".join(f"- {text}" for text in missed) if missed else "Everything that is asked for is reached.")
     failed = [f"{name} failed: {row['failed'].strip().splitlines()[-1][:300]}" for name, row in stored.items() if row.get("failed")]
+    chosen = {name: f"{row['settings']['allocator']} allocator, {row['settings']['attn']} attention" for name, row in rows.items() if row.get("trials")}
+    if chosen:
+        parts.insert(1, "The peer's settings, by trial: " + "; ".join(f"{name} {text}" for name, text in chosen.items()) + ".")
     notes = list(remarks(rows)) + failed + [f"not measured: {', '.join(absent)}"] * bool(absent)
     if notes:
         parts.append("Of this run:\n\n" + "\n".join(f"- {text}" for text in notes))

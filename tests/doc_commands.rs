@@ -230,6 +230,7 @@ pages! {
     results: "docs/results.md",
     rewards: "docs/rewards.md",
     rollouts: "docs/rollouts.md",
+    sequence: "docs/sequence.md",
     slurm: "docs/slurm.md",
     stopping: "docs/stopping.md",
     study: "docs/study.md",

@@ -87,7 +87,7 @@ pub fn heat_map(sequence: &SequenceResults<'_>) -> TableWithCaption {
         ["method, time"].into_iter().chain(sequence.tasks.iter().map(String::as_str)).chain(["prior knowledge"]);
     TableWithCaption {
         title: "Accuracy on each task after each task",
-        how: "The matrix R: a row for each time, a column for each task; the darker, the higher. Bold: the task that was just learned. To the right of it are tasks \
+        how: "The matrix R: a row for each time, a column for each task; the stronger the tint, the higher. Bold: the task that was just learned. To the right of it are tasks \
               that are not learned yet, to the left those learned before. A base that knows a task already has little to learn there. Prior knowledge: \
               the mean score over all prior sets, with the points lost."
             .into(),

@@ -168,7 +168,7 @@ fn ranks_that_differ_are_refused_before_the_first_step() {
     let line = format!("{COMMON} {SFT} --out run");
     let others = [
         (PROGRAM, line.replace("train.steps=4", "train.steps=5"), "settings.train.steps: 4 -> 5"),
-        (PROGRAM, line.replace("--data data", "--data other-data"), "examples: 14 -> 15"),
+        (PROGRAM, line.replace("--data data", "--data other-data"), "; examples: 11 -> 12"),
         (PROGRAM, line.replace("--model model", "--model other-model"), "weights at the start: "),
         ("./other-program", line.clone(), "checksum of the program: "),
         (PROGRAM, line.replace("--data data", "--data none"), "has failed: "),
@@ -189,7 +189,7 @@ fn what_cannot_run_is_said_once() {
     prepare(dir);
     for (line, expected) in [
         ("score --model model --data data --out scores.jsonl", "error: an MPI launcher has started 2 processes"),
-        ("train --model model --data data --out run --set train.stops=4", "train.stops"),
+        ("train --model model --data data --out run --set train.stops=4", "unknown key train.stops"),
         ("train --model none --data data --out run", "error: "),
         ("train --modle model", "error: "),
     ] {

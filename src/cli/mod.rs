@@ -175,13 +175,13 @@ fn check_processes(command: &Command) -> Result<()> {
     }
 }
 
-/// The exit code of a process that ends with an error before it has joined the others, which have the same. Rank 0 says it.
+/// The exit code of a process that ends with an error before it has joined the others of its launcher. Mostly all have the same error; rank 0
+/// says it first, and the launcher then ends the others.
 fn refuse(code: u8, say: impl FnOnce()) -> ExitCode {
-    match launcher::place() {
-        (0, _) => say(),
-        // A launcher ends all processes once one has ended with an error.
-        _ => std::thread::sleep(Duration::from_secs(2)),
+    if launcher::place().0 > 0 {
+        std::thread::sleep(Duration::from_secs(2));
     }
+    say();
     ExitCode::from(code)
 }
 

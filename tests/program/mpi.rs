@@ -159,7 +159,10 @@ fn ranks_that_differ_are_refused_before_the_first_step() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
-    done(dir, "model init --preset tiny --seed 5 --out other-model");
+    // The same names, elsewhere.
+    std::fs::create_dir(dir.join("elsewhere")).unwrap();
+    done(dir, "model init --preset tiny --seed 5 --out elsewhere/model");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --out elsewhere/data");
     done(dir, "gen --images scenes --grid 1x2 --count 15 --out other-data");
     let mut program = std::fs::read(PROGRAM).unwrap();
     program.push(0);
@@ -168,12 +171,13 @@ fn ranks_that_differ_are_refused_before_the_first_step() {
     let line = format!("{COMMON} {SFT} --out run");
     let others = [
         (PROGRAM, line.replace("train.steps=4", "train.steps=5"), "settings.train.steps: 4 -> 5"),
-        (PROGRAM, line.replace("--data data", "--data other-data"), "examples: 14 -> 15"),
-        (PROGRAM, line.replace("--model model", "--model other-model"), "weights at the start: "),
+        (PROGRAM, line.replace("--data data", "--data other-data"), "; examples: 11 -> 12"),
+        ("-wdir elsewhere PROGRAM", line.clone(), "weights at the start: "),
         ("./other-program", line.clone(), "checksum of the program: "),
-        (PROGRAM, line.replace("--data data", "--data none"), "has failed: "),
+        (PROGRAM, line.replace("--data data", "--data none"), "has failed: no dataset at none"),
     ];
     for (program, other, expected) in others {
+        let program = program.replace("PROGRAM", PROGRAM);
         let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
         let said = said(&output);
         assert_eq!(output.status.code(), Some(2), "{said}");
@@ -189,7 +193,7 @@ fn what_cannot_run_is_said_once() {
     prepare(dir);
     for (line, expected) in [
         ("score --model model --data data --out scores.jsonl", "error: an MPI launcher has started 2 processes"),
-        ("train --model model --data data --out run --set train.stops=4", "train.stops"),
+        ("train --model model --data data --out run --set train.stops=4", "unknown key train.stops"),
         ("train --model none --data data --out run", "error: "),
         ("train --modle model", "error: "),
     ] {
@@ -198,6 +202,10 @@ fn what_cannot_run_is_said_once() {
         assert_eq!(output.status.code(), Some(2), "{line}: {said}");
         assert_eq!(count(&said, expected), 1, "{line}: {said}");
     }
+    // One rank alone is mistaken.
+    let line = "train --model model --data data --out run";
+    let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {PROGRAM} {line} --modle x")).output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("--modle"), "{}", said(&output));
     assert!(!dir.join("run").exists() && !dir.join("scores.jsonl").exists());
     let output = mpirun(dir, &format!("-n 2 {PROGRAM} train --method sft --print-config")).output().unwrap();
     succeeds(&output);

@@ -161,7 +161,7 @@ impl<'a> AdamW<'a> {
             let value = slot.parameter.var.as_tensor();
             let owner = self.owner(slot);
             let is_own = owner == self.comm.rank();
-            let mut values = if is_own { numbers(value)? } else { vec![0.0; value.elem_count()] };
+            let mut values = if is_own { nn::numbers(value)?.to_vec() } else { vec![0.0; value.elem_count()] };
             self.comm.broadcast_f32(owner, &mut values)?;
             if !is_own {
                 value.slice_set(&Tensor::from_vec(values, value.dims(), value.device())?, 0, 0)?;

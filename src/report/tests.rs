@@ -522,7 +522,8 @@ pub(super) mod prior_knowledge {
         write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("1 training run and 1 comparison"));
-        assert_eq!(html.split("</ul>").next().unwrap().matches("var(--s0)").count(), 1, "one entry in the legend");
+        let legend = html.split("<ul").nth(1).and_then(|list| list.split("</ul>").next()).unwrap();
+        assert_eq!(legend.matches("var(--s0)").count(), 1, "one entry in the legend");
         // One checkpoint is no way to draw over steps, and base and checkpoint are two points in the plane.
         assert!(!html.contains("Prior knowledge over training") && html.contains("Learned and retained"));
     }

@@ -23,6 +23,9 @@ const HEADER_BYTES: u64 = 16 << 10;
 /// Images whose sizes are held, because several records may have the same one.
 const HELD_SIZES: usize = 4096;
 
+/// Width and height of each image of a record.
+type ImageSizes = Vec<(u32, u32)>;
+
 /// One split of a dataset: its records and images on disk, or both made as they are asked for.
 #[derive(Debug)]
 pub struct Dataset {
@@ -219,7 +222,7 @@ impl Dataset {
     }
 
     /// Width and height of the images of record `i`, from their headers. Reads only the beginning of a file if it holds the size.
-    pub fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+    pub fn image_sizes(&self, i: usize) -> Result<ImageSizes> {
         match self.stream() {
             Some(stream) => Ok(stream.image_sizes(i)),
             None => self.sizes_of(i, &self.read(i)?),
@@ -227,13 +230,13 @@ impl Dataset {
     }
 
     /// Record `i` with [`Dataset::image_sizes`], for less than both cost.
-    pub fn with_image_sizes(&self, i: usize) -> Result<(Record, Result<Vec<(u32, u32)>>)> {
+    pub fn with_image_sizes(&self, i: usize) -> Result<(Record, Result<ImageSizes>)> {
         let read = self.read(i)?;
         let sizes = self.stream().map_or_else(|| self.sizes_of(i, &read), |stream| Ok(stream.image_sizes(i)));
         Ok((read.0, sizes))
     }
 
-    fn sizes_of(&self, i: usize, read: &(Record, Embedded)) -> Result<Vec<(u32, u32)>> {
+    fn sizes_of(&self, i: usize, read: &(Record, Embedded)) -> Result<ImageSizes> {
         let (record, embedded) = read;
         let told = record.images.iter().map(|name| match embedded.contains_key(name) {
             true => None,

@@ -4,7 +4,8 @@
     scripts/data_scale.py OUT [RECORDS]      JIGSAW names the program (target/release/jigsaw); ROUNDS (3); RECORDS: 1,000,000
 
 The records of a few puzzles are written again and again under other ids, so that many records share a few pictures: what is measured is the records.
-One SFT step of the embedded base (batch 8) is made of the few and of the many, in turns. Prints one line of JSON.
+A run of one SFT step of the embedded base (batch 8) is made of the few and of the many, in turns: once up to the step, for its seconds, and once
+to the end, for its peak memory. Prints one line of JSON.
 """
 import json
 import os
@@ -41,7 +42,8 @@ def main():
     runs = {"few": [], "many": []}
     for _ in range(ROUNDS):
         for name, data in (("few", few), ("many", many)):
-            runs[name].append(jigsaw.train("sft", ROOT / "data/base-tiny", data, 1, 8, until=1))
+            first, whole = [jigsaw.train("sft", ROOT / "data/base-tiny", data, 1, 8, until=until) for until in (1, None)]
+            runs[name].append({"seconds": first["seconds"], "peak_kb": whole["peak_kb"]})
     peak = {name: statistics.median(run["peak_kb"] << 10 for run in each) for name, each in runs.items()}
     print(json.dumps({
         "records": records,

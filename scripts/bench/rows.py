@@ -165,9 +165,10 @@ class Rollout(TorchRow):
             self.samples, "--temperature", 1, "--max-new-tokens", self.new, "--out", out, "--fresh", *(["--dtype", dtype] if dtype != "f32" else []),
         )
         found = json.loads((out / "result.json").read_text())["summary"]
-        if found["samples"] != self.prompts * self.repeat * self.samples:
-            raise Failed(f"{self.name}: {found['samples']} responses")
-        kept = {k: found[k] for k in ("seconds", "samples", "mean_tokens")}
+        responses = found["examples"] * found["samples"]
+        if responses != self.prompts * self.repeat * self.samples:
+            raise Failed(f"{self.name}: {responses} responses")
+        kept = {"responses": responses, **{k: found[k] for k in ("seconds", "mean_tokens")}}
         return {"rates": [found["tokens_per_second"]], "peak_mb": peak / 1024, **kept}
 
     def more_sides(self, settings):

@@ -70,12 +70,16 @@ fn word_problems_are_made_scored_evaluated_and_learnt_with_a_command_in_the_rewa
     let weights = |run: &str| fs::read(dir.join(run).join("model/model.safetensors")).unwrap();
     assert!(weights("whole") == weights("broken-run"), "the weights differ");
 
-    // With every response masked there is nothing to learn: the weights stay as they are.
-    let masked = train("masked")
-        .replace("max_new_tokens=16", "max_new_tokens=1")
-        .replace("overlong_buffer=8", "overlong_buffer=1");
-    done(dir, &(masked + " --set grpo.mask_truncated_completions=true"));
-    assert!(metrics(&dir.join("masked")).iter().all(|line| line["loss"] == 0.0 && line["grad_norm"] == 0.0));
+    // With every response masked there is nothing to learn, and without the mask there is.
+    let cut = |out: &str, masked: bool| {
+        let line = train(out)
+            .replace("max_new_tokens=16", "max_new_tokens=4")
+            .replace("overlong_buffer=8", "overlong_buffer=4");
+        done(dir, &format!("{line} --set rollout.temperature=3 --set grpo.mask_truncated_completions={masked}"));
+        metrics(&dir.join(out))
+    };
+    assert!(cut("masked", true).iter().all(|line| line["loss"] == 0.0 && line["grad_norm"] == 0.0));
+    assert!(cut("unmasked", false).iter().any(|line| line["grad_norm"].as_f64().unwrap() > 0.0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use candle_nn::Optimizer;
 use criterion::{BatchSize, Criterion, Throughput};
 use jigsaw::nn::{
     self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, Rotary, RowSource, Span, SpanGroup, Tape,
-    Value,
+    Value, WeightMatrix,
 };
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::settings::{Method, TrainConfig};
@@ -271,6 +271,29 @@ fn products(c: &mut Criterion) {
     }
 }
 
+/// Products of the rows of a decoding step with a weight: as the models compute them, and by gemm.
+fn few_rows(c: &mut Criterion) {
+    for (out, width) in [(4864, 896), (896, 4864), (1408, 512), (384, 128)] {
+        let weight = parameter(&[out, width]);
+        let w = random(out * width);
+        for rows in [1, 4, 16, 32, 64] {
+            let mut group = c.benchmark_group(format!("few rows {rows} x {width} x {out}"));
+            group.throughput(Throughput::Bytes(4 * (out * width) as u64));
+            let (x, mut y) = (random(rows * width), vec![0.0; rows * out]);
+            let x = Matrix::new(&x, rows, width, width);
+            group.bench_function("nn", |bench| {
+                let weight = WeightMatrix::of(&weight, width).expect("a matrix");
+                bench.iter(|| weight.times_rows_t(MatrixMut::new(&mut y, rows, out, out), x, 0..out, false));
+            });
+            group.bench_function("matmul", |bench| {
+                let w = Matrix::new(&w, out, width, width).t();
+                bench.iter(|| nn::matmul(MatrixMut::new(&mut y, rows, out, out), x, w, false, true));
+            });
+            group.finish();
+        }
+    }
+}
+
 fn main() {
     let mut c = Criterion::default()
         .sample_size(20)
@@ -281,5 +304,6 @@ fn main() {
     decode(&mut c);
     adamw(&mut c);
     products(&mut c);
+    few_rows(&mut c);
     c.final_summary();
 }

@@ -77,7 +77,7 @@ class Peer:
     def answer(self, word, limit):
         """The JSON of its next line, which begins with `word`."""
         if not select.select([self.child.stdout], [], [], max(limit, 0))[0]:
-            raise Failed(f"not done after {limit:.0f} s")
+            raise Failed("not done in time (--limit)")
         line = self.child.stdout.readline().decode()
         if not line.startswith(word + " "):
             raise Failed(f"{' '.join(self.command)}\nended with {self.child.wait()}:\n{self.log.read_text(errors='replace')[-1500:]}")

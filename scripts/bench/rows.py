@@ -14,6 +14,8 @@ PHOTOS = ROOT / "data" / "photos"
 WARMUP = 2
 #: Relative differences between losses (and absolute ones between log-probabilities) that rounding explains.
 ROUNDING = {"f32": 1e-4, "bf16": 5e-3}
+#: The same where PEFT's frozen weights are bf16: torch then adds up the residual stream in bf16, too.
+ROUNDING_OF_PEFT = {"f32": 1e-4, "bf16": 2e-2}
 
 
 class Bench:
@@ -113,12 +115,15 @@ class Sft(TorchRow):
 
     def check(self, ready, first):
         """Tokens and losses of the first steps; and the operations of a step."""
+        wide = ready["eager f32"]["warmup"]
         for name, side in ready.items():
             dtype = name.split()[-1]
             if name.split()[0] not in ("eager", "compiled"):
                 continue
-            for ours, theirs in zip(first[f"jigsaw {dtype}"]["steps"], side["warmup"]):
-                if any(ours[k] != theirs[k] for k in ("tokens", "response_tokens")) or abs(ours["loss"] / theirs["loss"] - 1) > ROUNDING[dtype]:
+            rounding = (ROUNDING_OF_PEFT if self.lora else ROUNDING)[dtype]
+            for ours, theirs, exact in zip(first[f"jigsaw {dtype}"]["steps"], side["warmup"], wide):
+                apart = [abs(step["loss"] / exact["loss"] - 1) for step in (ours, theirs)]
+                if any(ours[k] != theirs[k] for k in ("tokens", "response_tokens")) or apart[0] > ROUNDING[dtype] or apart[1] > rounding:
                     raise Failed(f"{self.name}: not the same work: jigsaw {ours}, {name} {theirs}")
         facts = {"trained": ready["eager f32"]["trained"]}
         if not self.lora:

@@ -41,6 +41,17 @@ def machine():
     }
 
 
+def busy_cores():
+    """Cores that other programs keep busy, over a second."""
+    def busy():
+        user, nice, system, _idle, _waiting, *other = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+        return user + nice + system + sum(other)
+
+    before, start = busy(), time.monotonic()
+    time.sleep(1)
+    return (busy() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - start)
+
+
 def first_line(*command):
     """What a program says of itself; None if it is not there."""
     try:
@@ -175,10 +186,11 @@ def main():
             say(f"{name}: done on {done['when']}")
             continue
         begun = time.monotonic()
-        say(f"{name}: {every[name].work} (load {os.getloadavg()[0]:.2f})")
+        busy = busy_cores()
+        say(f"{name}: {every[name].work} ({busy:.2f} cores are busy)")
         record = {
             "row": name, "work": every[name].work, "unit": every[name].unit, "lower": every[name].lower, "complete": False, "key": key,
-            "when": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "load_before": os.getloadavg()[0], "machine": here,
+            "when": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "busy_cores_before": busy, "machine": here,
             "versions": about,
         }
         try:

@@ -174,8 +174,8 @@ def remarks(rows):
             yield f"{row['row']}: not finished; the rounds there are"
         if row.get("stopped"):
             yield f"{row['row']}: stopped {row['stopped']}"
-        if row["load_before"] > 1:
-            yield f"{row['row']}: other programs were running (load {row['load_before']:.1f})"
+        if row.get("busy_cores_before", 0) > 0.2:
+            yield f"{row['row']}: other programs were running ({row['busy_cores_before']:.1f} cores were busy)"
         for name, side in row["sides"].items():
             if side.get("failed"):
                 yield f"{row['row']}, {name}: left out, {side['failed'].strip().splitlines()[-1][:200]}"

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Inner dimension of one call, at most: gemm never splits one of up to 512.
-const MAX_DEPTH: usize = 512;
+pub const MAX_DEPTH: usize = 512;
 
 /// Elements of a product up to which gemm sums in another order (as it does for a single row or column).
 const SMALL_PRODUCT: usize = 256;
@@ -170,6 +170,13 @@ impl ColumnBlock<'_> {
     /// The first element, and how many elements lie from one row to the next; for kernels that write without further checks.
     pub fn raw(&mut self) -> (*mut f32, usize) {
         (self.start.cast(), self.stride)
+    }
+
+    /// Where an element is.
+    pub fn at(&mut self, row: usize, column: usize) -> *mut f32 {
+        assert!(row < self.rows && column < self.cols, "no such element");
+        // SAFETY: inside the matrix.
+        unsafe { self.start.add(row * self.stride + column).cast() }
     }
 
     /// Write an element, or add to it.

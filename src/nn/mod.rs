@@ -11,6 +11,8 @@ mod bf16_kernel;
 mod bf16_matmul;
 mod decode;
 mod embed;
+#[cfg(target_arch = "x86_64")]
+mod few_rows;
 mod gelu;
 mod host;
 mod interpolate;

@@ -2,12 +2,14 @@
 //!
 //! A frozen weight may stay in bf16, and a trained one may have a bf16 copy. A product in f32 converts it block by block, each block
 //! just before its use, while it is in the core's cache. Results equal f32 products with the converted weight, to the last bit, except
-//! for the few rows of a decoding step ([`GEMV_MAX_ROWS`]), which are summed in another order.
+//! for the few rows of a decoding step on processors without AVX-512 ([`GEMV_MAX_ROWS`]), which are summed in another order.
 //!
 //! If the weight's products are to be in bf16 ([`Parameter::uses_bf16_matmul`]) and the processor has them, the other factor is rounded, too.
 
 use crate::nn::Parameter;
 use crate::nn::bf16_matmul::{bf16_instructions, matmul_bf16, matmul_t_bf16};
+#[cfg(target_arch = "x86_64")]
+use crate::nn::few_rows::{self, few_rows_t};
 use crate::nn::matmul::{ColumnBlock, Matrix, MatrixMut, matmul, matmul_block};
 use crate::nn::slice::{Slice, read};
 use crate::{Error, Result};
@@ -90,6 +92,10 @@ impl<'a> WeightMatrix<'a> {
         match &self.data {
             WeightData::F32(w) => {
                 let w = &w[rows.start * self.width..rows.end * self.width];
+                #[cfg(target_arch = "x86_64")]
+                if let Some(x) = few_rows(x) {
+                    return few_rows_t(c, &x, w, self.width, add);
+                }
                 matmul(c, x, Matrix::new(w, rows.len(), self.width, self.width).t(), add, true);
             }
             WeightData::Bf16 { .. } => {
@@ -97,6 +103,10 @@ impl<'a> WeightMatrix<'a> {
                 if self.in_bf16 {
                     let w = Matrix::new(w, rows.len(), self.width, self.width);
                     return if add { matmul_bf16(c, x, w.t(), true) } else { matmul_t_bf16(c, x, &[w], [None; 2]) };
+                }
+                #[cfg(target_arch = "x86_64")]
+                if let Some(x) = few_rows(x) {
+                    return few_rows_t(c, &x, w, self.width, add);
                 }
                 if let Some(x) = x.row_slices().filter(|x| x.len() <= GEMV_MAX_ROWS) {
                     return gemv(c, &x, w, self.width, add);
@@ -207,6 +217,14 @@ fn gemv(c: MatrixMut<'_>, x: &[&[f32]], w: &[bf16], width: usize, add: bool) {
         }
     };
     c.column_blocks(OUT).into_par_iter().zip(w.par_chunks(OUT * width)).for_each(part);
+}
+
+/// The rows of `x`, if [`few_rows_t`] is for them.
+#[cfg(target_arch = "x86_64")]
+fn few_rows(x: Matrix<'_>) -> Option<Vec<&[f32]>> {
+    let (rows, width) = x.shape();
+    let few = rows <= few_rows::MAX_ROWS && width > 0 && few_rows::is_available();
+    few.then(|| x.row_slices()).flatten()
 }
 
 /// The sum over fixed lanes, then over the lanes in order: the same whatever else is computed.

@@ -1,16 +1,17 @@
 //! From the file of a study to its tasks.
 
+mod dynamics;
+mod models;
 mod recovery;
 mod sequence;
 
 use super::checkpoints::CheckpointChoice;
-use super::command::{Eval, Gen, GenSettings, Interpolate, JigsawCommand, Report, Train};
+use super::command::{Eval, Gen, GenSettings, JigsawCommand, Report, Train};
 use super::input_hash::Input;
 use super::resolve::LadderPoint;
-use super::study_file::{DynamicsSection, Puzzles, Regime, Rollouts, Study};
+use super::study_file::{Puzzles, Regime, Study};
 use super::task::{Plan, StudyTask, TaskKind};
 use crate::data::MANIFEST;
-use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::SolverEvalRequest;
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest, NEW_TASK};
@@ -88,9 +89,6 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
     }
     groups.into_iter().map(|(_, names)| names).filter(|names| names.len() > 1).collect()
 }
-
-/// Settings of training that may name data of the study.
-const NAMES_OF_DATA: [&str; 5] = ["sft.replay", "prior_kl.data", "train.prompts_of", "train.mix", "eval.prior"];
 
 struct Builder<'a> {
     study: &'a Study,
@@ -385,258 +383,6 @@ impl Builder<'_> {
         let needs = [vec![format!("puzzles.{test}")], benches.needs.clone()].concat();
         self.push(StudyTask::new(&name, "eval", needs, command, TaskKind::Respond, self.questions(test, benches)))?;
         Ok(name)
-    }
-
-    /// The model that `reference` (`base`, `NAME` or `NAME@LR`) stands for in the runs of this seed.
-    fn reference(&mut self, section: &str, reference: &str, seed: u64) -> Result<Artifact> {
-        if reference == "base" {
-            return Ok(Artifact { dir: self.study.head.base.clone(), task: None });
-        }
-        let (name, point) = self.study.ladder_point(section, reference)?;
-        let seeds = self.study.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
-        // A start that is run with one seed serves all.
-        let seed = if seeds.contains(&seed) || seeds.len() != 1 { seed } else { seeds[0] };
-        self.model(name, point, seed)
-    }
-
-    /// The model of a run; its tasks are made if they are not there yet.
-    fn model(&mut self, name: &str, point: LadderPoint, seed: u64) -> Result<Artifact> {
-        let regime = self.study.find(name)?;
-        let section = format!("regimes.{name}");
-        let run = point.run(name, seed);
-        if self.under_way.contains(&run) {
-            return Err(self.study.error(&section, "starts from itself, by way of its start or its data"));
-        }
-        self.under_way.push(run.clone());
-        let made = match &regime.interpolate {
-            Some(of) => self.interpolated(&section, of, point, seed, &run)?,
-            None => self.trained(name, regime, point, seed, &run)?,
-        };
-        self.under_way.pop();
-        Ok(made)
-    }
-
-    fn interpolated(&mut self, section: &str, of: &str, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
-        let tuned = self.reference(section, of, seed)?;
-        if of != "base" && self.study.adapts(of.split('@').next().unwrap_or(of))? {
-            let why = "that regime trains an adapter ([lora]), and only whole models are interpolated; name a regime without [lora], \
-                       or merge its model by hand (jigsaw model merge-lora) and interpolate that (jigsaw model interpolate)";
-            return Err(self.study.error(section, format!("interpolate = {of:?}: {why}")));
-        }
-        let dir = self.path(&["models", run]);
-        let (base, alpha) = (self.study.head.base.clone(), point.number());
-        let needs = tuned.needs();
-        let command = JigsawCommand::Interpolate(Interpolate { base, tuned: tuned.dir, alpha, out: dir.clone() });
-        let task = format!("model.{run}");
-        self.push(StudyTask::new(&task, section, needs, command, TaskKind::Small, 1.0))?;
-        Ok(Artifact { dir, task: Some(task) })
-    }
-
-    fn trained(&mut self, name: &str, regime: &Regime, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
-        let section = format!("regimes.{name}");
-        let Some(data) = &regime.data else {
-            return Err(self.study.error(&section, "data is missing: the puzzles or rollouts to train on"));
-        };
-        let data = self.data(&section, data, seed)?;
-        let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
-        let mut needs = [data.needs(), start.needs()].concat();
-        let out = self.path(&["runs", run]);
-        let mut settings = self.study.settings(regime);
-        for key in NAMES_OF_DATA {
-            let texts = match settings.get_mut(key) {
-                Some(Value::Array(all)) => all.as_mut_slice(),
-                one => one.map_or(&mut [][..], std::slice::from_mut),
-            };
-            for text in texts {
-                let Value::String(text) = text else { continue };
-                // A part of a mixture has its weight behind its name.
-                let weighted = text.rsplit_once(':').filter(|(name, _)| self.study.is_data(name));
-                let name = weighted.map_or(text.len(), |(name, _)| name.len());
-                if self.study.is_data(&text[..name]) {
-                    let data = self.data(&section, &text[..name], seed)?;
-                    needs.extend(data.needs());
-                    text.replace_range(..name, &data.dir.display().to_string());
-                }
-            }
-        }
-        if let (Some(at), Some(learning_rate)) = (&regime.steps_at, point.learning_rate()) {
-            let round = self.study.config(name, regime)?.steps_per_round();
-            let (steps, eval_steps) = at.at(learning_rate, round);
-            let counted = |steps: usize| Value::Integer(steps as i64);
-            settings.insert("train.steps".into(), counted(steps));
-            settings.extend(eval_steps.map(|steps| ("eval.steps".into(), counted(steps))));
-        }
-        let train = Train {
-            model: start.dir,
-            data: data.dir,
-            method: self.study.method(name, regime)?,
-            config: regime.config.clone(),
-            settings,
-            learning_rate: point.learning_rate().filter(|_| !regime.learning_rate.0.is_empty()),
-            seed,
-            out: out.clone(),
-        };
-        let resolved = (self.study.resolve)(train.method, train.config.as_deref(), &train.sets());
-        let config = resolved.map_err(|e| self.study.settings_error(&section, &train.sets(), &e))?;
-        let (kind, each) = match config.train.method {
-            Method::Sft => (TaskKind::Sft, 1),
-            Method::Rft => (TaskKind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
-        };
-        let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
-        let steps = match (config.train.steps, config.train.epochs) {
-            (Some(steps), _) => steps as f64,
-            (None, epochs) => {
-                epochs.unwrap_or(1.0) * self.study.examples(regime.data.as_deref()) * each as f64 / per_step
-            }
-        };
-        let task = format!("train.{run}");
-        self.push(StudyTask::new(&task, &section, needs, JigsawCommand::Train(train), kind, steps * per_step))?;
-        Ok(Artifact { dir: out.join("model"), task: Some(task) })
-    }
-
-    /// The dataset called `name` in the runs of this seed, asked for in this section.
-    fn data(&mut self, section: &str, name: &str, seed: u64) -> Result<Artifact> {
-        if name == "prior" && self.study.prior.is_some() {
-            return Ok(Artifact { dir: self.path(&["prior"]), task: Some("prior".into()) });
-        }
-        if self.study.puzzles.iter().any(|(n, _)| n == name) {
-            return Ok(Artifact { dir: self.path(&["puzzles", name]), task: Some(format!("puzzles.{name}")) });
-        }
-        if let Some((_, rollouts)) = self.study.rollouts.iter().find(|(n, _)| n == name) {
-            return self.rollouts(name, rollouts, seed);
-        }
-        let puzzles = self.study.puzzles.iter().map(|(n, _)| n.as_str());
-        let names: Vec<&str> = puzzles.chain(self.study.rollouts.iter().map(|(n, _)| n.as_str())).collect();
-        let why = format!("data = {name:?}: no puzzles and no rollouts of this name; there are {}", names.join(", "));
-        Err(self.study.error(section, why))
-    }
-
-    fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
-        let section = format!("rollouts.{name}");
-        let is_prior = rollouts.data == "prior" && self.study.prior.is_some();
-        if !is_prior && !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
-            return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
-        }
-        let prompts = self.data(name, &rollouts.data, seed)?;
-        // What does not come from a run of the study is sampled once for all seeds.
-        let (own, seed) = match rollouts.from.as_deref() {
-            None | Some("base") => (name.to_string(), self.study.head.seeds[0]),
-            Some(_) => (format!("{name}.seed-{seed}"), seed),
-        };
-        let mut needs = prompts.needs();
-        let mut model = None;
-        if let Some(from) = &rollouts.from {
-            let made = self.reference(&section, from, seed)?;
-            needs.extend(made.needs());
-            model = Some(made.dir);
-        }
-        let (data, out) = (prompts.dir, self.path(&["rollouts", &own]));
-        let mut options = rollouts.options.clone();
-        options.seed = seed;
-        let request = options.request(model, data, out.clone(), false);
-        let request = request.map_err(|e| {
-            self.study.error(&section, format!("{e} (the keys of this section are the flags of `jigsaw rollout`)"))
-        })?;
-        let prompts = request.plan.limit.map_or_else(|| self.study.examples(Some(&rollouts.data)), |n| n as f64);
-        let responses = prompts * request.plan.num_generations as f64;
-        let task = format!("rollout.{own}");
-        self.push(StudyTask::new(
-            &task,
-            &section,
-            needs,
-            JigsawCommand::Rollout(request),
-            TaskKind::Respond,
-            responses,
-        ))?;
-        Ok(Artifact { dir: out, task: Some(task) })
-    }
-
-    /// The measurements of dynamics; their directories for the index.
-    fn dynamics(&mut self, benches: &Benches) -> Result<Vec<PathBuf>> {
-        let Some(wanted) = &self.study.dynamics else { return Ok(Vec::new()) };
-        let seed = self.study.head.seeds[0];
-        let names = match &wanted.train {
-            Some(names) => names.clone(),
-            None => self.study.supervised()?,
-        };
-        let mut needs = benches.needs.clone();
-        let mut train = Vec::new();
-        for name in &names {
-            let data = self.data("dynamics", name, seed)?;
-            needs.extend(data.needs());
-            let split = wanted.split.clone().unwrap_or("train".into());
-            train.push(BenchmarkSpec { name: name.clone(), path: data.dir, kind: None, split });
-        }
-        if train.is_empty() {
-            return Err(self.study.error("dynamics", "no data to step on; name some: train = [\"NAME\"]"));
-        }
-        let mut prior = benches.specs.clone();
-        if let Some(names) = &wanted.prior {
-            if let Some(other) = names.iter().find(|name| !prior.iter().any(|spec| spec.name == **name)) {
-                let known: Vec<&str> = prior.iter().map(|spec| spec.name.as_str()).collect();
-                let why = format!("prior: no benchmark is called {other:?}; there are {}", known.join(", "));
-                return Err(self.study.error("dynamics", why));
-            }
-            prior.retain(|spec| names.contains(&spec.name));
-        }
-        if let Some(split) = &wanted.prior_split {
-            prior.iter_mut().for_each(|spec| spec.split.clone_from(split));
-        }
-        let request = DynamicsRequest {
-            models: vec![self.study.head.base.clone()],
-            base: self.study.head.base.clone(),
-            train,
-            prior,
-            config: influence_config(wanted),
-            max_new_tokens: wanted.max_new_tokens,
-            forgetting: Vec::new(),
-            out: PathBuf::new(),
-            fresh: false,
-        };
-        let runs: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
-        let comparisons: Vec<PathBuf> = runs.iter().map(|run| self.path(&["compare", run])).collect();
-        let after = [needs.clone(), runs.iter().map(|run| format!("compare.{run}")).collect()].concat();
-        let mut all =
-            vec![self.measure("base", DynamicsRequest { forgetting: comparisons, ..request.clone() }, after, None)?];
-        for over in &wanted.over {
-            let (name, point) = self.study.ladder_point("dynamics", over)?;
-            let made = self.model(name, point, seed)?;
-            let mut request = request.clone();
-            request.models.push(made.dir.clone());
-            let (needs, checkpoints) = ([needs.clone(), made.needs()].concat(), self.checkpoints(point, &made));
-            all.push(self.measure(&point.run(name, seed), request, needs, checkpoints)?);
-        }
-        Ok(all)
-    }
-
-    /// One measurement of dynamics; its directory for the index.
-    fn measure(
-        &mut self,
-        name: &str,
-        request: DynamicsRequest,
-        needs: Vec<String>,
-        checkpoints: Option<CheckpointChoice>,
-    ) -> Result<PathBuf> {
-        let models = request.models.len() + checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.most);
-        let pairs = models * request.config.pairs * request.train.len() * request.prior.len();
-        let command = JigsawCommand::Dynamics(DynamicsRequest { out: self.path(&["dynamics", name]), ..request });
-        let task = format!("dynamics.{name}");
-        let new = StudyTask::new(&task, "dynamics", needs, command, TaskKind::Pair, pairs as f64);
-        self.push(StudyTask { checkpoints, aggregates: true, ..new })?;
-        Ok(Path::new("dynamics").join(name))
-    }
-}
-
-fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
-    let defaults = InfluenceConfig::default();
-    InfluenceConfig {
-        eta: wanted.eta,
-        learning_rate: wanted.learning_rate.unwrap_or(defaults.learning_rate),
-        on_policy: wanted.on_policy.clone(),
-        loss: wanted.loss.unwrap_or(defaults.loss),
-        pairs: wanted.pairs.unwrap_or(defaults.pairs),
-        seed: wanted.seed.unwrap_or(defaults.seed),
-        frozen: wanted.freeze.clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::io::toml::to_toml;
 use crate::model::SamplingParams;
+use crate::sampling::chat_api::ServerUrls;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -254,6 +255,33 @@ pub struct RolloutSettings {
     /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
     #[schemars(extend("trl" = "log_completions"))]
     pub log_completions: bool,
+    /// Sample from serving engines in place of the model that trains: an address such as `http://localhost:8000`, or a list of them. RFT with
+    /// [lora] only; every new version of the adapter is loaded there (docs/scaling.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "vllm_server_base_url"))]
+    pub server: Option<ServerUrls>,
+    /// Directory that adapters are written to for `server`, which must see it; `adapters` in the run directory when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_dir: Option<String>,
+    /// The path under which `server` sees `adapter_dir`; the same path when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_dir_on_server: Option<String>,
+    /// Seconds to wait for a response of `server`, and for a server that does not answer before the run pauses; 300 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "vllm_server_timeout"))]
+    pub server_timeout: Option<f64>,
+    /// The run stops if the log-probabilities of `server` differ from those of the model that trains by more than this, on average over tokens,
+    /// in nats; 0.1 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sampler_gap: Option<f64>,
+    /// Importance weights that correct for `server` are cut off here; 3 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "vllm_importance_sampling_clip_max"))]
+    pub max_sampler_ratio: Option<f64>,
+    /// Updates that an adapter of `server` may lag behind. Only 0, exactly on-policy, is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("trl" = "max_staleness"))]
+    pub max_staleness: Option<usize>,
 }
 
 impl RolloutSettings {
@@ -275,6 +303,13 @@ impl Default for RolloutSettings {
             top_k: 0,
             stop: Vec::new(),
             log_completions: false,
+            server: None,
+            adapter_dir: None,
+            adapter_dir_on_server: None,
+            server_timeout: None,
+            max_sampler_gap: None,
+            max_sampler_ratio: None,
+            max_staleness: None,
         }
     }
 }
@@ -422,6 +457,9 @@ impl TrainConfig {
         all.train.mix = vec![String::new()];
         if let Some(rollout) = &mut all.rollout {
             rollout.stop = vec![String::new()];
+            rollout.server = Some(ServerUrls::One(String::new()));
+            (rollout.adapter_dir, rollout.adapter_dir_on_server) = (Some(String::new()), Some(String::new()));
+            rollout.complete();
         }
         if let Some(reward) = &mut all.reward {
             reward.command = "-".into();
@@ -444,6 +482,9 @@ impl TrainConfig {
         }
         if let Some(grpo) = &mut self.grpo {
             grpo.epsilon_high.get_or_insert(grpo.epsilon);
+        }
+        if let Some(rollout) = &mut self.rollout {
+            rollout.complete();
         }
     }
 

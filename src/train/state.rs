@@ -18,6 +18,7 @@ use crate::model::Sequence;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::time::Instant;
 
 /// `trainer/state.json` of a checkpoint: everything besides weights and moments that the next step depends on.
@@ -109,6 +110,8 @@ impl Default for TrainerState {
 pub struct StepContext<'a> {
     /// What the run needs.
     pub job: &'a TrainJob<'a>,
+    /// The run directory.
+    pub dir: &'a Path,
     /// The optimizer with its moments.
     pub optimizer: AdamW<'a>,
     /// Chooses the examples.

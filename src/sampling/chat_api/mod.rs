@@ -15,8 +15,10 @@ mod request_body;
 mod response;
 mod schedule;
 
-pub use client::{API_KEY_VARIABLE, ChatClient, Note, api_key_from_env};
-pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+pub(super) use client::http_client;
+pub use client::{API_KEY_VARIABLE, Asked, ChatClient, Note, TokenNeeds, api_key_from_env};
+pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, ServerUrls};
+pub(super) use response::error_message;
 pub use response::{CachedResponse, TokenUsage};
 
 #[cfg(test)]

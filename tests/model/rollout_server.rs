@@ -1,0 +1,200 @@
+//! RFT whose responses a server samples, on a toy model: it learns as with the model itself, repeats, survives a server that is unreliable, and
+//! stops, with the cause, before it learns from a server that is wrong.
+
+use crate::served::{Fault, Served, Server, serve};
+use crate::toy::{Digits, Toy};
+use crate::train::{PLAIN, RFT, Told, Way, config, go, metric, weights};
+use jigsaw::train::TrainOutcome;
+use jigsaw::train::settings::{Method, TrainConfig};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const STEPS: usize = 18;
+const SERVED: &[&str] = &[
+    "train.steps=18",
+    "train.save_steps=6",
+    "eval.steps=0",
+    "rollout.num_generations=8",
+    "rollout.server_timeout=2",
+    "lora.rank=8",
+];
+
+fn toys(fault: Fault) -> Server {
+    serve(|dir| Arc::new(Toy::load(dir)) as Served, Digits, fault)
+}
+
+fn served(urls: &[&str], more: &[&str]) -> TrainConfig {
+    let server = format!("rollout.server={}", serde_json::json!(urls));
+    config(Method::Rft, &[RFT, SERVED, &[server.as_str()], more])
+}
+
+fn finish(dir: &Path, config: &TrainConfig) -> Told {
+    let (ended, told) = go(dir, config, PLAIN);
+    let TrainOutcome::Finished(finished) = ended.unwrap() else { panic!() };
+    assert_eq!(finished.step, STEPS);
+    told
+}
+
+/// The weights after an undisturbed run.
+fn undisturbed() -> Vec<u8> {
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(Fault::None));
+    finish(&dir.path().join("run"), &served(&[&server.url], &[]));
+    weights(&dir.path().join("run"))
+}
+
+#[test]
+fn a_run_learns_from_a_server_that_has_its_adapter_and_every_version_has_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (toys(Fault::None), toys(Fault::None));
+    let out = dir.path().join("run");
+    let several = served(&[&one.url, &format!("{}/v1/", two.url)], &["train.steps=120"]);
+    let (ended, told) = go(&out, &several, PLAIN);
+    assert!(matches!(ended.unwrap(), TrainOutcome::Finished(_)));
+    let reward = |from: usize| told.steps[from..from + 5].iter().map(|m| metric(m, "reward")).sum::<f64>() / 5.0;
+    assert!(reward(0) < 1.0 && reward(115) > 2.0, "{} -> {}", reward(0), reward(115));
+    for step in &told.steps {
+        let (gap, ratio) = (metric(step, "sampler_gap"), metric(step, "sampler_ratio"));
+        assert!(gap < 1e-5 && (ratio - 1.0).abs() < 1e-5 && metric(step, "sampler_truncated") == 0.0, "{gap} {ratio}");
+    }
+    // Each server was told of every version, under a name of its own, and has forgotten all but the last.
+    for server in [&one, &two] {
+        let state = server.state();
+        assert_eq!(state.told.len(), 120);
+        assert_eq!(state.told.iter().collect::<std::collections::HashSet<_>>().len(), 120);
+        assert_eq!(state.adapters.keys().collect::<Vec<_>>(), [state.told.last().unwrap()]);
+        assert!(state.answers.values().all(|times| *times == 1));
+        assert_eq!(state.answers.len(), 120 * 6 * 8 / 2, "prompts are dealt out evenly");
+    }
+    let line = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(line.lines().next().unwrap().contains("\"sampler_gap\":"), "{line}");
+    assert_eq!(std::fs::read_dir(out.join("adapters")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(out.join("rollout-server")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_run_against_a_server_that_repeats_itself_repeats_and_hiccups_change_nothing() {
+    let expected = undisturbed();
+    let millis = Duration::from_millis;
+    // The last is back, without its adapters, before it counts as away.
+    for fault in [Fault::None, Fault::DropsEveryFifth, Fault::Late(millis(1500)), Fault::Dies(500, millis(300))] {
+        let (dir, server) = (tempfile::tempdir().unwrap(), toys(fault));
+        let out = dir.path().join("run");
+        finish(&out, &served(&[&server.url], &["rollout.server_timeout=1"]));
+        assert!(weights(&out) == expected, "{fault:?}");
+        assert!(server.state().answers.values().all(|times| *times == 1), "{fault:?}");
+        assert_eq!(server.state().answers.len(), STEPS * 6 * 8, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_is_waited_for_and_then_the_run_pauses_until_it_is_back() {
+    let expected = undisturbed();
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(Fault::Dies(500, Duration::from_millis(2500))));
+    let out = dir.path().join("run");
+    let impatient = served(&[&server.url], &["rollout.server_timeout=1"]);
+    let began = Instant::now();
+    let told = finish(&out, &impatient);
+    assert!(began.elapsed() > Duration::from_millis(2500));
+    let paused = told.notes.iter().find(|note| note.starts_with("paused: ")).unwrap_or_else(|| panic!("{:?}", told.notes));
+    assert!(paused.contains(&server.url) && paused.contains("no answer for 1 s"), "{paused}");
+    assert!(weights(&out) == expected);
+    let state = server.state();
+    assert!(state.answers.values().all(|times| *times == 1), "nothing is sampled twice");
+    assert_eq!(state.answers.len(), STEPS * 6 * 8);
+    // It had forgotten the adapter, and was told again.
+    assert_eq!(state.told.len(), STEPS + 1);
+}
+
+#[test]
+fn a_run_that_is_stopped_while_it_waits_goes_on_to_the_same_bytes_and_samples_nothing_twice() {
+    let expected = undisturbed();
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(Fault::Dies(500, Duration::from_secs(3))));
+    let out = dir.path().join("run");
+    let impatient = served(&[&server.url], &["rollout.server_timeout=1"]);
+    let (ended, told) = go(&out, &impatient, Way { stop_when_paused: true, ..PLAIN });
+    // Request 500 belongs to the eleventh round of 48.
+    assert_eq!(ended.unwrap(), TrainOutcome::Stopped(10), "{:?}", told.notes);
+    assert!(out.join("checkpoints/step-00000010").is_dir());
+    std::thread::sleep(Duration::from_secs(3));
+    // Another address is no other run.
+    let moved = served(&[&format!("{}/v1", server.url)], &["rollout.server_timeout=2"]);
+    finish(&out, &moved);
+    assert!(weights(&out) == expected);
+    let state = server.state();
+    assert!(state.answers.values().all(|times| *times == 1), "nothing is sampled twice");
+    assert_eq!(state.answers.len(), STEPS * 6 * 8);
+}
+
+#[test]
+fn a_run_that_goes_on_from_an_older_checkpoint_takes_the_responses_that_it_has() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(Fault::None));
+    let out = dir.path().join("run");
+    let plan = served(&[&server.url], &[]);
+    // It fails in step 10, and saves nothing; what counts is the checkpoint of step 6.
+    let error = go(&out, &plan, Way { poison: Some(10), ..PLAIN }).0.unwrap_err();
+    assert!(error.to_string().starts_with("step 10 "), "{error}");
+    finish(&out, &plan);
+    assert!(weights(&out) == undisturbed());
+    let state = server.state();
+    assert!(state.answers.values().all(|times| *times == 1), "nothing is sampled twice");
+    assert_eq!(state.answers.len(), STEPS * 6 * 8);
+}
+
+/// Where a run ends against this server, and after how many steps.
+fn stopped_by(fault: Fault, more: &[&str]) -> (String, u8, usize) {
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(fault));
+    let (ended, told) = go(&dir.path().join("run"), &served(&[&server.url], more), PLAIN);
+    let error = ended.unwrap_err();
+    (error.to_string(), error.exit_code(), told.steps.len())
+}
+
+#[test]
+fn a_server_that_samples_something_else_stops_the_run_with_the_cause() {
+    let (said, code, steps) = stopped_by(Fault::AnotherModel, &[]);
+    assert!(code == 1 && steps == 0, "{code} after {steps} steps: {said}");
+    assert!(said.contains("rollout.max_sampler_gap is 0.1") && said.contains("another model"), "{said}");
+    let (said, code, steps) = stopped_by(Fault::Temperature(0.5), &[]);
+    assert!(code == 1 && steps == 0 && said.contains("those of temperature 0.5"), "{steps}: {said}");
+    assert!(said.contains("rollout.temperature is 1") && said.contains("--logprobs-mode processed_logprobs"), "{said}");
+    // The adapter begins as the base; it shows once they differ, long before the limit.
+    let (said, code, steps) = stopped_by(Fault::IgnoresAdapters, &["rollout.max_sampler_gap=0.5"]);
+    assert!(code == 1 && (1..STEPS).contains(&steps) && said.contains("ignores the adapter"), "{steps}: {said}");
+    assert!(said.contains("Nothing was learnt from its responses"), "{said}");
+}
+
+#[test]
+fn a_server_that_cannot_be_used_is_refused_with_what_to_do() {
+    for (fault, parts) in [
+        (Fault::CannotSee, ["No adapter found for ", "rollout.adapter_dir"]),
+        (Fault::NoRuntimeLoading, ["--enable-lora", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"]),
+        (Fault::NoTokens, ["return_token_ids", "vLLM"]),
+        (Fault::AnotherTemplate, ["token 0 (equal neighbours counted once) is 99 there and ", "another chat template"]),
+    ] {
+        let (said, code, steps) = stopped_by(fault, &[]);
+        assert!(code == 2 && steps == 0 && said.contains("http://127.0.0.1"), "{fault:?}: {code}, {steps}: {said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{fault:?}: {said}"));
+    }
+    // One that was never there: the run has not begun, and does not wait for ever.
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = served(&["http://127.0.0.1:1"], &["rollout.server_timeout=0.5"]);
+    let error = go(&dir.path().join("run"), &nobody, PLAIN).0.unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("is it running?"), "{error}");
+}
+
+#[test]
+fn adapters_go_where_the_server_sees_them() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), toys(Fault::None));
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    std::fs::create_dir(&here).unwrap();
+    std::os::unix::fs::symlink(&here, &there).unwrap();
+    let (here_set, there_set) =
+        (format!("rollout.adapter_dir={}", here.display()), format!("rollout.adapter_dir_on_server={}", there.display()));
+    finish(&dir.path().join("run"), &served(&[&server.url], &[&here_set, &there_set]));
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 1);
+    assert!(!dir.path().join("run/adapters").exists());
+    // A directory that is not there under this name.
+    let elsewhere = format!("rollout.adapter_dir_on_server={}", dir.path().join("elsewhere").display());
+    let error = go(&dir.path().join("other"), &served(&[&server.url], &[&here_set, &elsewhere]), PLAIN).0.unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("/elsewhere/jigsaw-"), "{error}");
+}

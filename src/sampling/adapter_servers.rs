@@ -13,7 +13,7 @@ use crate::model::PromptEncoder;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub struct AdapterVersion {
     pub name: String,
     /// Its directory, as the servers see it.
     pub path: PathBuf,
-    /// Its rank, for messages.
+    /// The `--max-lora-rank` that it needs.
     pub rank: usize,
 }
 
@@ -62,11 +62,6 @@ impl<'a> AdapterServers<'a> {
         Ok(AdapterServers { servers, key, patience, stop })
     }
 
-    /// Address of the server that answers the prompt at this place of a call.
-    pub fn url(&self, place: usize) -> &str {
-        self.servers.get(place % self.servers.len().max(1)).map_or("", |(endpoint, _)| endpoint.url.as_str())
-    }
-
     /// Have every server load this version.
     ///
     /// # Errors
@@ -86,21 +81,23 @@ impl<'a> AdapterServers<'a> {
         let advice = if status == 404 && lower.trim() == "not found" {
             "it takes no adapters while it runs; start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True".to_string()
         } else if lower.contains("lora rank") || lower.contains("lora_rank") {
-            format!("start it with a --max-lora-rank of at least {}, the lora.rank of the run", version.rank)
+            format!("start it with --max-lora-rank {}, or train with a smaller lora.rank", version.rank)
         } else {
             "it must see that directory under that path: set rollout.adapter_dir to one that both share, and rollout.adapter_dir_on_server to \
              its path there if that is another"
                 .to_string()
         };
         let said = server.1.sanitize(&said);
-        Err(Error::input(format!("{url}: it does not load the adapter {path} (status {status}; it says: {said}); {advice}")))
+        Err(Error::input(format!(
+            "{url}: it does not load the adapter {path} (status {status}; it says: {said}); {advice}"
+        )))
     }
 
     /// Have every server forget a version. One that does not know it any more has nothing to forget.
     pub fn unload(&self, name: &str) -> Result<()> {
-        self.servers.iter().try_for_each(|server| {
-            self.post(server, "unload_lora_adapter", &json!({"lora_name": name})).map(|_| ())
-        })
+        self.servers
+            .iter()
+            .try_for_each(|server| self.post(server, "unload_lora_adapter", &json!({"lora_name": name})).map(|_| ()))
     }
 
     /// Post to a server until it answers: status and what it says.
@@ -132,7 +129,7 @@ impl<'a> AdapterServers<'a> {
         &'b self,
         version: &'b AdapterVersion,
         encoder: &'b dyn PromptEncoder,
-        file: &'b Path,
+        file: PathBuf,
     ) -> AdapterResponder<'b> {
         AdapterResponder { servers: self, version, encoder, file }
     }
@@ -149,7 +146,7 @@ pub struct AdapterResponder<'a> {
     servers: &'a AdapterServers<'a>,
     version: &'a AdapterVersion,
     encoder: &'a dyn PromptEncoder,
-    file: &'a Path,
+    file: PathBuf,
 }
 
 impl AdapterResponder<'_> {

@@ -111,10 +111,10 @@ impl MicroBatch {
             stats,
             old_logprobs: self.old_logprobs.as_ref().map(|old| &old[tokens.clone()]),
             reference_logprobs: self.reference_logprobs.as_ref().map(|reference| &reference[tokens.clone()]),
-            sampler: self
-                .sampler
-                .as_ref()
-                .map(|(logprobs, max_ratio)| SamplerLogprobs { logprobs: &logprobs[tokens.clone()], max_ratio: *max_ratio }),
+            sampler: self.sampler.as_ref().map(|(logprobs, max_ratio)| SamplerLogprobs {
+                logprobs: &logprobs[tokens.clone()],
+                max_ratio: *max_ratio,
+            }),
             lengths: &self.lengths[shard.clone()],
             advantages: self.advantages.get(shard.clone()).unwrap_or_default(),
             micro_batch_tokens: self.lengths.iter().sum(),

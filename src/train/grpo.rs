@@ -7,17 +7,18 @@
 //! micro-batches (its sequences share their prompt's computation), and an entropy bonus can be added.
 
 use super::algorithm::Algorithm;
+use super::draw::Draw;
 use super::gradient_accumulation::{MicroBatch, start_gradients};
 use super::job::ExampleId;
 use super::metrics::{Metrics, RolloutLine, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
 use super::reward_command::{RewardCommand, RewardRequest};
-use super::rollout_server::{CHECKED, Checked, RolloutServer, ServerState};
+use super::rollout_server::{Checked, RolloutServer, ServerState};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
 use crate::data::Record;
 use crate::model::{Prompt, Sequence};
-use crate::sampling::{Prompts, Responder, SampleOptions, ScoredResponse, sample_in_batches};
+use crate::sampling::{Responder, ScoredResponse};
 use crate::tasks::{Reward, RewardInput, RewardSettings};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result};
@@ -52,7 +53,7 @@ impl Algorithm for Grpo {
         if matches!(rollouts, Err(Error::Unavailable(_))) {
             self.server.borrow_mut().forget();
         }
-        let Rollouts { groups, prompts_drawn, server, sampler_gap } = rollouts?;
+        let Rollouts { groups, prompts_drawn, server, next, sampler_gap } = rollouts?;
         ctx.save_on_error = false;
         log_responses(ctx, &groups)?;
 
@@ -93,14 +94,22 @@ impl Algorithm for Grpo {
         if let Some(gap) = sampler_gap {
             rollout_metrics.push("sampler_gap", gap);
         }
-        for _ in 0..settings.grpo.num_iterations {
-            let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
-            for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
-                let metrics = rollout_metrics.clone();
-                step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
-                started = Instant::now();
+        std::thread::scope(|scope| -> Result<()> {
+            if let (Some(server), Some(next), true) = (&server, &next, job.comm.is_root()) {
+                // What cannot be sampled now is asked for by the next round, which says why.
+                scope.spawn(|| drop(next.sample(job, settings.rollout, &server.on_this_rank(), group_size)));
             }
-        }
+            for _ in 0..settings.grpo.num_iterations {
+                let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
+                for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
+                    let metrics = rollout_metrics.clone();
+                    step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
+                    started = Instant::now();
+                }
+            }
+            Ok(())
+        })?;
+        ctx.state.sampled_by = server.filter(|_| next.is_some()).map(|server| server.adapter().to_string());
         Ok(())
     }
 }
@@ -140,6 +149,8 @@ struct Rollouts<'a> {
     prompts_drawn: usize,
     /// The servers that sampled, if it was not the model that trains.
     server: Option<RolloutServer<'a>>,
+    /// What they are to sample while this round trains.
+    next: Option<Draw>,
     /// How far their log-probabilities are from those of the model that trains, in nats.
     sampler_gap: Option<f64>,
 }
@@ -210,15 +221,31 @@ impl Grpo {
         let Some(served) = settings.rollout.server_settings() else {
             let job = ctx.job;
             let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &job.responder())?;
-            return Ok(Rollouts { groups, prompts_drawn, server: None, sampler_gap: None });
+            return Ok(Rollouts { groups, prompts_drawn, server: None, next: None, sampler_gap: None });
         };
         // Nothing of this round has touched the model until its responses are there.
         ctx.save_on_error = true;
         let server = self.server.borrow_mut().sync(ctx, served)?;
         let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &server)?;
         ctx.save_on_error = true;
-        let gap = server.verify(&checked(&groups, settings.rollout), settings.rollout.temperature)?;
-        Ok(Rollouts { groups, prompts_drawn, server: Some(server), sampler_gap: Some(gap) })
+        let next = if server.samples_ahead() { Draw::next_round(ctx)? } else { None };
+        let (rollout, temperature) = (settings.rollout, settings.rollout.temperature);
+        let gap = match &next {
+            // These responses are of the adapter before. The first of the next round are of this one.
+            Some(next) if !server.is_on_policy() => {
+                let first = next.first(server.enough_to_check());
+                let responses = first.sample(ctx.job, rollout, &server, 1)?;
+                let place = |number: usize| first.place(rollout, number);
+                let answered = first.prompts.iter().zip(&responses).enumerate();
+                let answered = answered.filter_map(|(number, (p, r))| checked(p, r, place(number))).collect::<Vec<_>>();
+                server.verify(&answered, temperature, true)?
+            }
+            _ => {
+                let answered = groups.iter().filter_map(|g| checked(&g.prompt, &g.responses, g.place));
+                server.verify(&answered.collect::<Vec<_>>(), temperature, server.is_on_policy())?
+            }
+        };
+        Ok(Rollouts { groups, prompts_drawn, server: Some(server), next, sampler_gap: Some(gap) })
     }
 
     /// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of
@@ -260,23 +287,10 @@ impl Grpo {
         draw: u64,
     ) -> Result<Vec<Group>> {
         let (job, rollout) = (ctx.job, settings.rollout);
-        let indices = examples.iter().map(|&id| Ok(job.locate(id)?.1)).collect::<Result<Vec<usize>>>()?;
-        let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
-        let position = [ctx.state.round, draw];
-        let at_once = if rollout.batch_size == 0 { indices.len() } else { rollout.batch_size };
-        let groups = sample_in_batches(
-            responder,
-            &Prompts::encoded(job.train, &indices, &prompts),
-            &SampleOptions {
-                num_generations: rollout.num_generations,
-                sampling: &rollout.sampling(job.config.train.seed),
-                stream: ("rollout", &position),
-            },
-            at_once,
-        )?;
+        let draw = Draw::new(job, examples, prompts, [ctx.state.round, draw])?;
+        let groups = draw.sample(job, rollout, responder, rollout.num_generations)?;
         let mut all = Vec::with_capacity(groups.len());
-        for (number, ((&i, prompt), responses)) in indices.iter().zip(prompts).zip(groups).enumerate() {
-            let place = number % at_once.max(1);
+        for (number, ((&i, prompt), responses)) in draw.indices.iter().zip(&draw.prompts).zip(groups).enumerate() {
             let record = job.train.example(i)?;
             // Nothing of this round has touched the model yet.
             let commands = job.comm.on_root(|| self.command_rewards(settings.reward, &record, &responses));
@@ -286,7 +300,14 @@ impl Grpo {
                 settings.reward.reward(RewardInput { score: &r.score, tokens, max_tokens, command })
             };
             let rewards = responses.iter().zip(commands?).map(reward).collect();
-            all.push(Group { id: record.id.clone(), answer: record.answer.clone(), prompt, responses, rewards, place });
+            all.push(Group {
+                id: record.id.clone(),
+                answer: record.answer.clone(),
+                prompt: prompt.clone(),
+                responses,
+                rewards,
+                place: draw.place(rollout, number),
+            });
         }
         Ok(all)
     }
@@ -310,19 +331,11 @@ impl Grpo {
     }
 }
 
-/// The responses that are held against the model: the first to each of the first prompts that a server answered.
-fn checked<'g>(groups: &'g [Group], rollout: &RolloutSettings) -> Vec<Checked<'g>> {
-    let servers = rollout.server.as_ref().map_or(1, |urls| urls.all().len());
-    let mut taken = vec![0; servers];
-    let mut all = Vec::new();
-    for group in groups {
-        let count = &mut taken[group.place % servers];
-        if let (Some(response), Some(sequence), true) = (group.responses.first(), group.sequences().next(), *count < CHECKED) {
-            *count += 1;
-            all.push(Checked { sequence, logprobs: &response.logprobs, place: group.place });
-        }
-    }
-    all
+/// The first response to a prompt, to be held against the model.
+fn checked<'a>(prompt: &Arc<Prompt>, responses: &'a [ScoredResponse], place: usize) -> Option<Checked<'a>> {
+    let response = responses.first()?;
+    let sequence = Sequence { prompt: prompt.clone(), response: response.token_ids.clone() };
+    Some(Checked { sequence, logprobs: &response.logprobs, place })
 }
 
 /// The metrics of a rollout batch.

@@ -8,6 +8,7 @@ mod batch_sampler;
 mod callback;
 pub mod checkpoint;
 mod disk_space;
+mod draw;
 pub mod dry_run;
 mod early_signs;
 mod example_sizes;

@@ -6,14 +6,13 @@
 //! and ends with the same bytes even if the server would now answer otherwise.
 
 use super::job::TrainJob;
-use super::server_settings::ServerSettings;
+use super::server_settings::{ServerSettings, server_rank};
 use super::state::StepContext;
 use crate::comm::Communicator;
 use crate::io::files;
-use crate::model::lora::LoraSettings;
 use crate::model::{LanguageModel, Sequence, all_reduce};
 use crate::sampling::chat_api::api_key_from_env;
-use crate::sampling::{AdapterServers, AdapterVersion, Prompts, Responder, Response, SampleOptions};
+use crate::sampling::{AdapterResponder, AdapterServers, AdapterVersion, Prompts, Responder, Response, SampleOptions};
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Where the run directory keeps responses.
 const RESPONSES: &str = "rollout-server";
 /// Responses of each server that are held against the model.
-pub(super) const CHECKED: usize = 8;
+const CHECKED: usize = 8;
 /// Temperatures that a gap may come from.
 const TEMPERATURES: [f32; 11] = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5];
 
@@ -41,12 +40,15 @@ pub(super) struct RolloutServer<'a> {
     servers: AdapterServers<'a>,
     settings: ServerSettings<'a>,
     job: &'a TrainJob<'a>,
+    dir: &'a Path,
+    round: u64,
+    /// The adapter as it is.
     version: AdapterVersion,
-    /// How the names of the files begin that responses are kept in.
-    file: PathBuf,
+    /// The one before, if it has sampled the round's first prompts already.
+    earlier: Option<AdapterVersion>,
 }
 
-/// A response that is held against the model.
+/// A response that may be held against the model.
 pub(super) struct Checked<'a> {
     /// It, with its prompt.
     pub sequence: Sequence,
@@ -65,8 +67,10 @@ impl ServerState {
     pub fn sync<'a>(&mut self, ctx: &StepContext<'a>, settings: ServerSettings<'a>) -> Result<RolloutServer<'a>> {
         let (job, dir, round) = (ctx.job, ctx.dir, ctx.state.round);
         let servers = AdapterServers::new(settings.endpoints.clone(), api_key_from_env(), settings.timeout, job.stop)?;
-        let version = on_root(job.comm, || {
+        let (version, earlier) = on_root(job.comm, || {
             let version = write_version(job, dir, round, &settings)?;
+            let earlier = ctx.state.sampled_by.as_ref().filter(|_| settings.ahead);
+            let earlier = earlier.map(|name| described(job, dir, &settings, name.clone()));
             if self.loaded.as_ref() != Some(&version) {
                 servers.load(&version).map_err(|e| match e {
                     Error::Unavailable(why) if !self.connected => {
@@ -76,17 +80,16 @@ impl ServerState {
                 })?;
                 self.connected = true;
                 // The one before, and those of a call that was killed.
-                for name in other_versions(&settings, dir, &version)? {
+                for name in other_versions(&settings, dir, &[Some(&version), earlier.as_ref()])? {
                     servers.unload(&name)?;
                     files::remove_if_exists(&adapter_dir(&settings, dir).join(name))?;
                 }
                 self.loaded = Some(version.clone());
             }
             files::create_dir(&dir.join(RESPONSES))?;
-            Ok(version)
+            Ok((version, earlier))
         })?;
-        let file = dir.join(RESPONSES).join(&version.name);
-        Ok(RolloutServer { servers, settings, job, version, file })
+        Ok(RolloutServer { servers, settings, job, dir, round, version, earlier })
     }
 
     /// Have all servers load the adapter again: one that was away may have forgotten it.
@@ -101,21 +104,51 @@ impl RolloutServer<'_> {
         self.settings.max_ratio
     }
 
-    /// How far the servers' log-probabilities are from those of the model that trains: the mean of the differences over tokens, without their
-    /// signs, in nats (TRL's `sampling_logp_difference/mean`).
+    /// Whether the next round is to be sampled while this one trains.
+    pub fn samples_ahead(&self) -> bool {
+        self.settings.ahead
+    }
+
+    /// The name of the adapter.
+    pub fn adapter(&self) -> &str {
+        &self.version.name
+    }
+
+    /// Whether the adapter as it is has sampled the round, so that its responses can be held against the model.
+    pub fn is_on_policy(&self) -> bool {
+        self.earlier.is_none()
+    }
+
+    /// What answers with the adapter as it is, on rank 0 alone.
+    pub fn on_this_rank(&self) -> AdapterResponder<'_> {
+        self.responder(&self.version)
+    }
+
+    fn responder<'b>(&'b self, version: &'b AdapterVersion) -> AdapterResponder<'b> {
+        self.servers.responder(version, self.job.encoder, self.dir.join(RESPONSES).join(&version.name))
+    }
+
+    /// How many prompts a call should have for each server to answer enough of them.
+    pub fn enough_to_check(&self) -> usize {
+        CHECKED * self.settings.endpoints.len()
+    }
+
+    /// How far the servers' log-probabilities are from those of the model that trains, by the first of these responses of each server: the mean
+    /// of the differences over tokens, without their signs, in nats (TRL's `sampling_logp_difference/mean`).
     ///
     /// # Errors
-    /// A failure that names the likely cause if that of one server is above `rollout.max_sampler_gap`, or if its tokens are rather those of the
-    /// model without the adapter.
-    pub fn verify(&self, checked: &[Checked<'_>], temperature: f32) -> Result<f64> {
-        let by_url = |url: &str| -> Vec<&Checked<'_>> {
-            checked.iter().filter(|checked| self.servers.url(checked.place) == url).collect()
-        };
+    /// For responses that the adapter `as_it_is` has sampled, a failure that names the likely cause if that of one server is above
+    /// `rollout.max_sampler_gap`, or if its tokens are rather those of the model without the adapter.
+    pub fn verify(&self, answered: &[Checked<'_>], temperature: f32, as_it_is: bool) -> Result<f64> {
         let (mut sum, mut tokens) = (0.0, 0);
-        for url in self.settings.endpoints.iter().map(|endpoint| endpoint.url.as_str()) {
-            let sample = Sample::of(&by_url(url), self.job.comm);
+        let endpoints = &self.settings.endpoints;
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            let own = answered.iter().filter(|one| one.place % endpoints.len() == number).take(CHECKED);
+            let sample = Sample::of(own, self.job.comm);
             let gap = sample.gap(self.job.model, temperature)?;
-            self.judge(url, &sample, gap, temperature)?;
+            if as_it_is {
+                self.judge(&endpoint.url, &sample, gap, temperature)?;
+            }
             (sum, tokens) = (sum + gap * sample.logprobs.len() as f64, tokens + sample.logprobs.len());
         }
         Ok(sum / tokens.max(1) as f64)
@@ -166,9 +199,10 @@ impl RolloutServer<'_> {
 }
 
 impl Responder for RolloutServer<'_> {
-    /// Rank 0 asks, and all ranks get the responses.
+    /// Rank 0 asks, and all ranks get the responses. The first draw of a round is that of the adapter before, where that has sampled it.
     fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>> {
-        let responder = self.servers.responder(&self.version, self.job.encoder, &self.file);
+        let earlier = self.earlier.as_ref().filter(|_| options.stream.1.starts_with(&[self.round, 0]));
+        let responder = self.responder(earlier.unwrap_or(&self.version));
         on_root(self.job.comm, || responder.respond(prompts, options))
     }
 }
@@ -181,9 +215,13 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    fn of(checked: &[&Checked<'_>], comm: &'a dyn Communicator) -> Sample<'a> {
-        let sequences = checked.iter().map(|checked| checked.sequence.clone()).collect();
-        Sample { comm, sequences, logprobs: checked.iter().flat_map(|checked| checked.logprobs).copied().collect() }
+    fn of<'c>(checked: impl Iterator<Item = &'c Checked<'c>>, comm: &'a dyn Communicator) -> Sample<'a> {
+        let mut sample = Sample { comm, sequences: Vec::new(), logprobs: Vec::new() };
+        for checked in checked {
+            sample.sequences.push(checked.sequence.clone());
+            sample.logprobs.extend_from_slice(checked.logprobs);
+        }
+        sample
     }
 
     /// The mean absolute difference from what `model` says of the tokens, in nats; computed on all ranks.
@@ -217,12 +255,7 @@ fn prefix(run: &Path) -> String {
 }
 
 /// Write the adapter, whole or not at all, into a directory that is named after it.
-fn write_version(
-    job: &TrainJob<'_>,
-    run: &Path,
-    round: u64,
-    settings: &ServerSettings<'_>,
-) -> Result<AdapterVersion> {
+fn write_version(job: &TrainJob<'_>, run: &Path, round: u64, settings: &ServerSettings<'_>) -> Result<AdapterVersion> {
     let dir = adapter_dir(settings, run);
     let partial = dir.join(format!(".partial-{}", prefix(run)));
     files::remove_if_exists(&partial)?;
@@ -240,22 +273,31 @@ fn write_version(
     let whole = dir.join(&name);
     files::remove_if_exists(&whole)?;
     fs::rename(&partial, &whole).map_err(|e| failed(&e))?;
-    let path = match settings.adapter_dir_on_server {
-        Some(there) => Path::new(there).join(&name),
-        None => files::absolute(&whole),
-    };
-    let rank = job.config.lora.as_ref().map_or_else(|| LoraSettings::default().rank, |lora| lora.rank);
-    Ok(AdapterVersion { name, path, rank })
+    Ok(described(job, run, settings, name))
 }
 
-/// Names of the run's other adapters.
-fn other_versions(settings: &ServerSettings<'_>, run: &Path, current: &AdapterVersion) -> Result<Vec<String>> {
+/// The version of this name, as the servers see it.
+fn described(job: &TrainJob<'_>, run: &Path, settings: &ServerSettings<'_>, name: String) -> AdapterVersion {
+    let path = match settings.adapter_dir_on_server {
+        Some(there) => Path::new(there).join(&name),
+        None => files::absolute(&adapter_dir(settings, run).join(&name)),
+    };
+    let rank = server_rank(job.config.lora.as_ref().map_or(0, |lora| lora.rank));
+    AdapterVersion { name, path, rank }
+}
+
+/// Names of the run's adapters that are not `needed`.
+fn other_versions(
+    settings: &ServerSettings<'_>,
+    run: &Path,
+    needed: &[Option<&AdapterVersion>],
+) -> Result<Vec<String>> {
     let dir = adapter_dir(settings, run);
     let unreadable = |e: std::io::Error| Error::failed(format!("cannot read {}: {e}", dir.display()));
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix(run)) && name != current.name {
+        if name.starts_with(&prefix(run)) && needed.iter().flatten().all(|version| version.name != name) {
             names.push(name);
         }
     }

@@ -344,7 +344,8 @@ fn differences_from(dir: &Path, config: &TrainConfig, identity: &RunManifest) ->
     };
     let now = to_table(config)?;
     let mut differing = differences(&before, &now);
-    let has_server = |config: &toml::Table| config.get("rollout").is_some_and(|rollout| rollout.get("server").is_some());
+    let has_server =
+        |config: &toml::Table| config.get("rollout").is_some_and(|rollout| rollout.get("server").is_some());
     if has_server(&before) && has_server(&now) {
         differing.retain(|(name, _)| !MOVABLE.contains(&name.as_str()));
     }

@@ -22,6 +22,8 @@ pub struct ServerSettings<'a> {
     pub adapter_dir_on_server: Option<&'a str>,
     /// `rollout.server_timeout`.
     pub timeout: Duration,
+    /// `rollout.max_staleness` is 1: the next round is sampled while the current one trains.
+    pub ahead: bool,
     /// `rollout.max_sampler_gap`.
     pub max_gap: f64,
     /// `rollout.max_sampler_ratio`.
@@ -53,6 +55,7 @@ impl RolloutSettings {
             adapter_dir: self.adapter_dir.as_deref(),
             adapter_dir_on_server: self.adapter_dir_on_server.as_deref(),
             timeout,
+            ahead: self.max_staleness.unwrap_or(0) > 0,
             max_gap: self.max_sampler_gap.unwrap_or(MAX_SAMPLER_GAP),
             max_ratio: self.max_sampler_ratio.unwrap_or(MAX_SAMPLER_RATIO),
         })
@@ -100,14 +103,17 @@ impl RolloutSettings {
         };
         let most = SERVER_RANKS[SERVER_RANKS.len() - 1];
         if rank > most {
-            return bad(format!("lora.rank = {rank}: must be at most {most} with rollout.server, the largest --max-lora-rank of vLLM"));
+            return bad(format!(
+                "lora.rank = {rank}: must be at most {most} with rollout.server, the largest --max-lora-rank of vLLM"
+            ));
         }
         if urls.all().is_empty() {
             return bad("rollout.server names no address; write rollout.server = \"http://HOST:PORT\"".into());
         }
         for (i, endpoint) in self.server_settings().iter().flat_map(|server| &server.endpoints).enumerate() {
             endpoint.check("rollout.server")?;
-            if self.server_settings().is_some_and(|server| server.endpoints[..i].iter().any(|e| e.url == endpoint.url)) {
+            if self.server_settings().is_some_and(|server| server.endpoints[..i].iter().any(|e| e.url == endpoint.url))
+            {
                 return bad(format!("rollout.server names {} twice", endpoint.url));
             }
         }
@@ -119,16 +125,21 @@ impl RolloutSettings {
             );
         }
         if self.adapter_dir_on_server.is_some() && self.adapter_dir.is_none() {
-            return bad("rollout.adapter_dir_on_server needs rollout.adapter_dir, the path of the same directory here".into());
+            return bad(
+                "rollout.adapter_dir_on_server needs rollout.adapter_dir, the path of the same directory here".into()
+            );
         }
-        for (key, path) in [("adapter_dir", &self.adapter_dir), ("adapter_dir_on_server", &self.adapter_dir_on_server)] {
+        for (key, path) in [("adapter_dir", &self.adapter_dir), ("adapter_dir_on_server", &self.adapter_dir_on_server)]
+        {
             if path.as_ref().is_some_and(|path| path.trim().is_empty()) {
                 return bad(format!("rollout.{key} is empty; name a directory, or remove it"));
             }
         }
         let timeout = self.server_timeout.unwrap_or(SERVER_TIMEOUT);
         if !(timeout > 0.0 && timeout <= LONGEST_TIMEOUT as f64) {
-            return bad(format!("rollout.server_timeout = {timeout}: must be above 0 and at most {LONGEST_TIMEOUT} seconds, a day"));
+            return bad(format!(
+                "rollout.server_timeout = {timeout}: must be above 0 and at most {LONGEST_TIMEOUT} seconds, a day"
+            ));
         }
         let gap = self.max_sampler_gap.unwrap_or(MAX_SAMPLER_GAP);
         if !(gap > 0.0 && gap.is_finite()) {
@@ -136,13 +147,15 @@ impl RolloutSettings {
         }
         let ratio = self.max_sampler_ratio.unwrap_or(MAX_SAMPLER_RATIO);
         if !(ratio >= 1.0 && ratio.is_finite()) {
-            return bad(format!("rollout.max_sampler_ratio = {ratio}: must be at least 1 (at 1, no token weighs more than on-policy)"));
+            return bad(format!(
+                "rollout.max_sampler_ratio = {ratio}: must be at least 1 (at 1, no token weighs more than on-policy)"
+            ));
         }
         match self.max_staleness.unwrap_or(0) {
-            0 => Ok(()),
+            0 | 1 => Ok(()),
             more => bad(format!(
-                "rollout.max_staleness = {more}: must be 0; the next round is sampled once the current one has trained, so that every \
-                 response is of the current adapter"
+                "rollout.max_staleness = {more}: must be 0, for responses of the current adapter, or 1, to sample the next round while the \
+                 current one trains"
             )),
         }
     }

@@ -278,7 +278,8 @@ pub struct RolloutSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("trl" = "vllm_importance_sampling_clip_max"))]
     pub max_sampler_ratio: Option<f64>,
-    /// Updates that an adapter of `server` may lag behind. Only 0, exactly on-policy, is there.
+    /// Updates that an adapter of `server` may lag behind: 0 (when not given) is exactly on-policy; at 1 the next round is sampled while the
+    /// current one trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("trl" = "max_staleness"))]
     pub max_staleness: Option<usize>,

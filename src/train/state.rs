@@ -36,6 +36,9 @@ pub struct TrainerState {
     /// On-policy SFT: the responses of the last sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_buffer: Option<SampleBuffer>,
+    /// `rollout.max_staleness = 1`: name of the adapter that samples the next round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_by: Option<String>,
     /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub criterion_met: usize,
@@ -95,6 +98,7 @@ impl Default for TrainerState {
             cursor,
             replay_cursor: None,
             sample_buffer: None,
+            sampled_by: None,
             criterion_met: 0,
             best: None,
             prior_baseline: Vec::new(),

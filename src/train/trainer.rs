@@ -353,7 +353,8 @@ impl Trainer<'_> {
             return Ok(false);
         }
         self.saved = Some(ctx.state.step);
-        let round = ctx.state.round;
+        // The adapter of the round before may have sampled the next one.
+        let round = ctx.state.round.saturating_sub(u64::from(ctx.state.sampled_by.is_some()));
         job.comm.on_root(|| forget_rounds_before(self.run.dir(), round))?;
         Ok(true)
     }

@@ -96,7 +96,8 @@ fn a_server_that_goes_away_is_waited_for_and_then_the_run_pauses_until_it_is_bac
     let began = Instant::now();
     let told = finish(&out, &impatient);
     assert!(began.elapsed() > Duration::from_millis(2500));
-    let paused = told.notes.iter().find(|note| note.starts_with("paused: ")).unwrap_or_else(|| panic!("{:?}", told.notes));
+    let paused =
+        told.notes.iter().find(|note| note.starts_with("paused: ")).unwrap_or_else(|| panic!("{:?}", told.notes));
     assert!(paused.contains(&server.url) && paused.contains("no answer for 1 s"), "{paused}");
     assert!(weights(&out) == expected);
     let state = server.state();
@@ -188,8 +189,10 @@ fn adapters_go_where_the_server_sees_them() {
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     std::fs::create_dir(&here).unwrap();
     std::os::unix::fs::symlink(&here, &there).unwrap();
-    let (here_set, there_set) =
-        (format!("rollout.adapter_dir={}", here.display()), format!("rollout.adapter_dir_on_server={}", there.display()));
+    let (here_set, there_set) = (
+        format!("rollout.adapter_dir={}", here.display()),
+        format!("rollout.adapter_dir_on_server={}", there.display()),
+    );
     finish(&dir.path().join("run"), &served(&[&server.url], &[&here_set, &there_set]));
     assert_eq!(std::fs::read_dir(&here).unwrap().count(), 1);
     assert!(!dir.path().join("run/adapters").exists());
@@ -197,4 +200,34 @@ fn adapters_go_where_the_server_sees_them() {
     let elsewhere = format!("rollout.adapter_dir_on_server={}", dir.path().join("elsewhere").display());
     let error = go(&dir.path().join("other"), &served(&[&server.url], &[&here_set, &elsewhere]), PLAIN).0.unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("/elsewhere/jigsaw-"), "{error}");
+}
+
+/// With the next round sampled while the current one trains, responses are of the adapter before.
+#[test]
+fn the_next_round_can_be_sampled_ahead_and_the_run_still_repeats_and_resumes() {
+    let run = |fault: Fault, way: Way| {
+        let (dir, server) = (tempfile::tempdir().unwrap(), toys(fault));
+        let out = dir.path().join("run");
+        let ahead = served(&[&server.url], &["rollout.max_staleness=1", "rollout.server_timeout=1"]);
+        let (ended, first) = go(&out, &ahead, way);
+        let told = if ended.is_ok() { first } else { finish(&out, &ahead) };
+        (weights(&out), told, server)
+    };
+    let (expected, told, server) = run(Fault::None, PLAIN);
+    assert!(expected != undisturbed());
+    // The first round is on-policy. Later ones are corrected; and what the server samples with the adapter as it is agrees with the model.
+    assert!((metric(&told.steps[0], "sampler_ratio") - 1.0).abs() < 1e-5);
+    assert!(told.steps[1..].iter().all(|step| (metric(step, "sampler_ratio") - 1.0).abs() > 1e-4));
+    assert!(told.steps[..STEPS - 1].iter().all(|step| metric(step, "sampler_gap") < 1e-5));
+    assert_eq!(server.state().adapters.len(), 2, "this round's adapter and the one before");
+    assert_eq!(server.state().answers.len(), STEPS * 6 * 8);
+    for (fault, way) in [
+        (Fault::DropsEveryFifth, PLAIN),
+        (Fault::Dies(500, Duration::from_millis(1500)), PLAIN),
+        (Fault::None, Way { poison: Some(10), ..PLAIN }),
+    ] {
+        let (got, told, server) = run(fault, way);
+        assert!(got == expected, "{fault:?}: {:?}", told.notes);
+        assert!(server.state().answers.values().all(|times| *times == 1), "{fault:?}");
+    }
 }

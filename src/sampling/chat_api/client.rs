@@ -368,10 +368,13 @@ impl<'a> ChatClient<'a> {
                 .into());
         }
         if logprobs != tokens {
-            return bad(format!("its answer has {logprobs} log-probabilities for {tokens} tokens; start it with --max-logprobs 1 or more"));
+            return bad(format!(
+                "its answer has {logprobs} log-probabilities for {tokens} tokens; start it with --max-logprobs 1 or more"
+            ));
         }
         let Some(prompt) = asked.prompt else { return Ok(()) };
-        const CAUSE: &str = "another chat template, tokenizer or image size; give the server the model directory that is trained from";
+        const CAUSE: &str =
+            "another chat template, tokenizer or image size; give the server the model directory that is trained from";
         if !response.prompt_ids.is_empty() {
             // A server may name an image's placeholder once or for each of its tokens; how many there are is compared below.
             let (ours, theirs) = (without_repeats(&prompt.ids), without_repeats(&response.prompt_ids));

@@ -17,9 +17,7 @@ mod psft;
 mod sdft;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
-pub use base::{
-    BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs, SamplerLogprobs,
-};
+pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs, SamplerLogprobs};
 pub use dft::Dft;
 pub use eaft::Eaft;
 pub use grpo::GrpoLoss;

@@ -6,7 +6,7 @@
 //! and ends with the same bytes even if the server would now answer otherwise.
 
 use super::job::TrainJob;
-use super::server_settings::{ServerSettings, server_rank};
+use super::rollout_settings::{ServerSettings, server_rank};
 use super::state::StepContext;
 use crate::comm::Communicator;
 use crate::io::files;

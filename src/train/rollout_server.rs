@@ -146,20 +146,23 @@ impl RolloutServer<'_> {
             let own = answered.iter().filter(|one| one.place % endpoints.len() == number).take(CHECKED);
             let sample = Sample::of(own, self.job.comm);
             let gap = sample.gap(self.job.model, temperature)?;
-            if as_it_is {
-                self.judge(&endpoint.url, &sample, gap, temperature)?;
+            if let (Some(wrong), true) = (self.fault(&endpoint.url, &sample, gap, temperature)?, as_it_is) {
+                // They are not to be taken again when the server has been put right.
+                let dir = self.dir.join(RESPONSES);
+                self.job.comm.on_root(|| remove_files(&dir, &|name| name.starts_with(&self.version.name)))?;
+                return Err(Error::failed(wrong));
             }
             (sum, tokens) = (sum + gap * sample.logprobs.len() as f64, tokens + sample.logprobs.len());
         }
         Ok(sum / tokens.max(1) as f64)
     }
 
-    /// Refuse a gap that is too large, or that the model without the adapter does not have.
-    fn judge(&self, url: &str, sample: &Sample<'_>, gap: f64, temperature: f32) -> Result<()> {
+    /// What is wrong, if a gap is too large, or if the model without the adapter does not have it.
+    fn fault(&self, url: &str, sample: &Sample<'_>, gap: f64, temperature: f32) -> Result<Option<String>> {
         let (model, most) = (self.job.model, self.settings.max_gap);
         // Below this, the adapter has changed too little to tell.
         if gap <= most / 10.0 {
-            return Ok(());
+            return Ok(None);
         }
         let explains = |other: f64| 2.0 * other < gap;
         let without = self.job.reference.map(|base| sample.gap(base, temperature)).transpose()?;
@@ -170,7 +173,7 @@ impl RolloutServer<'_> {
                  --enable-lora, and compare the names in adapter_model.safetensors with what it loads"
             )
         } else if gap <= most {
-            return Ok(());
+            return Ok(None);
         } else {
             let mut best = (gap, temperature);
             for other in TEMPERATURES.into_iter().filter(|other| *other != temperature) {
@@ -189,7 +192,7 @@ impl RolloutServer<'_> {
                     .into()
             }
         };
-        Err(Error::failed(format!(
+        Ok(Some(format!(
             "{url}: its log-probabilities of {} tokens differ from those of the model that trains by {gap:.4} nats on average \
              (rollout.max_sampler_gap is {most}), with the adapter {}: {cause}. Nothing was learnt from its responses",
             sample.logprobs.len(),
@@ -310,13 +313,13 @@ fn other_versions(
 /// # Errors
 /// A failure to remove a file.
 pub(super) fn forget_rounds_before(run: &Path, round: u64) -> Result<()> {
-    let Ok(entries) = fs::read_dir(run.join(RESPONSES)) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.split('-').nth(2).and_then(|round| round.parse::<u64>().ok());
-        if of.is_some_and(|of| of < round) {
-            files::remove_if_exists(&entry.path())?;
-        }
-    }
-    Ok(())
+    let of = |name: &str| name.split('-').nth(2).and_then(|of| of.parse::<u64>().ok());
+    remove_files(&run.join(RESPONSES), &|name| of(name).is_some_and(|of| of < round))
+}
+
+/// Remove the files of a directory that have such a name.
+fn remove_files(dir: &Path, is_one: &dyn Fn(&str) -> bool) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let gone = entries.flatten().filter(|entry| is_one(&entry.file_name().to_string_lossy()));
+    gone.into_iter().try_for_each(|entry| files::remove_if_exists(&entry.path()))
 }

@@ -162,6 +162,12 @@ fn a_server_that_samples_something_else_stops_the_run_with_the_cause() {
     let (said, code, steps) = stopped_by(Fault::IgnoresAdapters, &["rollout.max_sampler_gap=0.5"]);
     assert!(code == 1 && (1..STEPS).contains(&steps) && said.contains("ignores the adapter"), "{steps}: {said}");
     assert!(said.contains("Nothing was learnt from its responses"), "{said}");
+    // Once the server is put right, the run goes on with other responses.
+    let (dir, wrong, right) = (tempfile::tempdir().unwrap(), toys(Fault::IgnoresAdapters), toys(Fault::None));
+    let out = dir.path().join("run");
+    go(&out, &served(&[&wrong.url], &[]), PLAIN).0.unwrap_err();
+    finish(&out, &served(&[&right.url], &[]));
+    assert!(weights(&out) == undisturbed());
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl RolloutServer<'_> {
             let own = answered.iter().filter(|one| one.place % endpoints.len() == number).take(CHECKED);
             let sample = Sample::of(own, self.job.comm);
             let gap = sample.gap(self.job.model, temperature)?;
-            if let (Some(wrong), true) = (self.fault(&endpoint.url, &sample, gap, temperature)?, as_it_is) {
+            if as_it_is && let Some(wrong) = self.fault(&endpoint.url, &sample, gap, temperature)? {
                 // They are not to be taken again when the server has been put right.
                 let dir = self.dir.join(RESPONSES);
                 self.job.comm.on_root(|| remove_files(&dir, &|name| name.starts_with(&self.version.name)))?;

@@ -1,9 +1,13 @@
 //! RFT whose responses a server samples, on a toy model: it learns as with the model itself, repeats, survives a server that is unreliable, and
 //! stops, with the cause, before it learns from a server that is wrong.
 
+use crate::command::done;
+use crate::common;
 use crate::served::{Fault, Served, Server, serve};
 use crate::toy::{Digits, Toy};
 use crate::train::{PLAIN, RFT, Told, Way, config, go, metric, weights};
+use candle_core::Device;
+use jigsaw::model::Processor;
 use jigsaw::train::TrainOutcome;
 use jigsaw::train::settings::{Method, TrainConfig};
 use std::path::Path;
@@ -236,4 +240,34 @@ fn the_next_round_can_be_sampled_ahead_and_the_run_still_repeats_and_resumes() {
         assert!(got == expected, "{fault:?}: {:?}", told.notes);
         assert!(server.state().answers.values().all(|times| *times == 1), "{fault:?}");
     }
+}
+
+/// The program itself with the embedded model: the server loads what is written for PEFT, sees the pictures, and agrees.
+#[test]
+fn the_embedded_model_is_trained_on_what_a_server_samples_from_its_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = common::root().join("data/base-tiny");
+    let processor = Processor::from_dir(&base).unwrap();
+    let load = {
+        let base = base.clone();
+        move |dir: Option<&Path>| Arc::new(jigsaw::model::load(dir.unwrap_or(&base), &Device::Cpu).unwrap()) as Served
+    };
+    let server = serve(load, processor, Fault::None);
+    done(dir.path(), "gen --images scenes --grid 2x1 --count 12 --split 2,1,1 --out data");
+    let command = format!(
+        "train --method rft --model {} --data data --set lora.rank=8 --set train.batch_size=2 --set train.steps=3 --set \
+         train.learning_rate=1e-2 --set eval.steps=0 --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set \
+         rollout.server={} --out run",
+        base.display(),
+        server.url
+    );
+    done(dir.path(), &command);
+    let metrics = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+    let gaps: Vec<f64> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["sampler_gap"].as_f64().unwrap())
+        .collect();
+    assert!(gaps.len() == 3 && gaps.iter().all(|gap| *gap < 1e-4), "{gaps:?}");
+    let state = server.state();
+    assert_eq!((state.told.len(), state.answers.len()), (3, 3 * 2 * 4));
 }

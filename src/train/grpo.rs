@@ -97,7 +97,7 @@ impl Algorithm for Grpo {
         std::thread::scope(|scope| -> Result<()> {
             if let (Some(server), Some(next), true) = (&server, &next, job.comm.is_root()) {
                 // What cannot be sampled now is asked for by the next round, which says why.
-                scope.spawn(|| drop(next.sample(job, settings.rollout, &server.on_this_rank(), group_size)));
+                scope.spawn(move || drop(next.sample(job, settings.rollout, &server.on_this_rank(), group_size)));
             }
             for _ in 0..settings.grpo.num_iterations {
                 let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);

@@ -52,11 +52,19 @@ fn a_run_learns_from_a_server_that_has_its_adapter_and_every_version_has_a_name(
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (toys(Fault::None), toys(Fault::None));
     let out = dir.path().join("run");
-    let several = served(&[&one.url, &format!("{}/v1/", two.url)], &["train.steps=120"]);
-    let (ended, told) = go(&out, &several, PLAIN);
+    let more = ["train.steps=120", "reward.require_valid=false"];
+    let (ended, told) = go(&out, &served(&[&one.url, &format!("{}/v1/", two.url)], &more), PLAIN);
     assert!(matches!(ended.unwrap(), TrainOutcome::Finished(_)));
-    let reward = |from: usize| told.steps[from..from + 5].iter().map(|m| metric(m, "reward")).sum::<f64>() / 5.0;
-    assert!(reward(0) < 1.0 && reward(115) > 2.0, "{} -> {}", reward(0), reward(115));
+    // As much as from the model itself, which draws other responses.
+    let own = config(Method::Rft, &[RFT, &["eval.steps=0", "rollout.num_generations=8", "lora.rank=8"], &more]);
+    let (ended, local) = go(&dir.path().join("local"), &own, PLAIN);
+    assert!(matches!(ended.unwrap(), TrainOutcome::Finished(_)));
+    let mean = |told: &Told, from: usize| {
+        let steps = &told.steps[from..from + 10];
+        steps.iter().map(|m| metric(m, "reward")).sum::<f64>() / 10.0
+    };
+    let (first, last, here) = (mean(&told, 0), mean(&told, 110), mean(&local, 110));
+    assert!(first < 1.0 && last > 1.8 && (last - here).abs() < 0.3, "{first} -> {last}, and {here} here");
     for step in &told.steps {
         let (gap, ratio) = (metric(step, "sampler_gap"), metric(step, "sampler_ratio"));
         assert!(gap < 1e-5 && (ratio - 1.0).abs() < 1e-5 && metric(step, "sampler_truncated") == 0.0, "{gap} {ratio}");
@@ -102,7 +110,7 @@ fn a_server_that_goes_away_is_waited_for_and_then_the_run_pauses_until_it_is_bac
     assert!(began.elapsed() > Duration::from_millis(2500));
     let paused =
         told.notes.iter().find(|note| note.starts_with("paused: ")).unwrap_or_else(|| panic!("{:?}", told.notes));
-    assert!(paused.contains(&server.url) && paused.contains("no answer for 1 s"), "{paused}");
+    assert!(paused.contains(&server.url) && paused.contains(": no answer for "), "{paused}");
     assert!(weights(&out) == expected);
     let state = server.state();
     assert!(state.answers.values().all(|times| *times == 1), "nothing is sampled twice");

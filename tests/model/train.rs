@@ -87,9 +87,9 @@ fn identity(data: &str) -> RunManifest {
 pub(crate) struct Way {
     pub(crate) stop_at: Option<usize>,
     pub(crate) stop_when_paused: bool,
-    delay: Duration,
+    pub(crate) delay: Duration,
     pub(crate) poison: Option<usize>,
-    orphan: bool,
+    pub(crate) orphan: bool,
 }
 
 pub(crate) const PLAIN: Way =

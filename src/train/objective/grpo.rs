@@ -70,12 +70,14 @@ impl Objective for GrpoLoss {
                 if let Some(sampler) = inputs.sampler {
                     let old = inputs.old_logprobs.map_or(current[t], |old| f64::from(old[at]));
                     let sampler_ratio = (old - f64::from(sampler.logprobs[at])).exp();
-                    let correction = sampler_ratio.min(sampler.max_ratio);
+                    let is_cut_off = sampler_ratio > sampler.max_ratio;
+                    // Not `min`, which would hide what is not a number.
+                    let correction = if is_cut_off { sampler.max_ratio } else { sampler_ratio };
                     token_loss *= correction;
                     by_log_ratio *= correction;
                     by_logprob *= correction;
                     sum_sampler_ratio += correction;
-                    sampler_truncated += f64::from(u8::from(sampler_ratio > sampler.max_ratio));
+                    sampler_truncated += f64::from(u8::from(is_cut_off));
                 }
                 let mut gradient = by_logprob;
                 match settings.importance_sampling_level {

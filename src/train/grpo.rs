@@ -151,7 +151,7 @@ struct Rollouts<'a> {
     server: Option<RolloutServer<'a>>,
     /// What they are to sample while this round trains.
     next: Option<Draw>,
-    /// How far their log-probabilities are from those of the model that trains, in nats.
+    /// How far their log-probabilities are from those of the model that trains, in nats; none where the adapter as it is samples nothing.
     sampler_gap: Option<f64>,
 }
 
@@ -197,7 +197,7 @@ fn step(
         metrics.push("clip_ratio_low", mean("clipped_low"));
         metrics.push("clip_ratio_high", mean("clipped_high"));
         metrics.push("clip_ratio", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
-        if metrics.get("sampler_gap").is_some() {
+        if settings.rollout.server.is_some() {
             metrics.push("sampler_ratio", mean("sampler_ratio"));
             metrics.push("sampler_truncated", mean("sampler_truncated"));
         }
@@ -238,14 +238,15 @@ impl Grpo {
                 let place = |number: usize| first.place(rollout, number);
                 let answered = first.prompts.iter().zip(&responses).enumerate();
                 let answered = answered.filter_map(|(number, (p, r))| checked(p, r, place(number))).collect::<Vec<_>>();
-                server.verify(&answered, temperature, true)?
+                Some(server.verify(&answered, temperature)?)
             }
+            None if !server.is_on_policy() => None,
             _ => {
                 let answered = groups.iter().filter_map(|g| checked(&g.prompt, &g.responses, g.place));
-                server.verify(&answered.collect::<Vec<_>>(), temperature, server.is_on_policy())?
+                Some(server.verify(&answered.collect::<Vec<_>>(), temperature)?)
             }
         };
-        Ok(Rollouts { groups, prompts_drawn, server: Some(server), next, sampler_gap: Some(gap) })
+        Ok(Rollouts { groups, prompts_drawn, server: Some(server), next, sampler_gap: gap })
     }
 
     /// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of

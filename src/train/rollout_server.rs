@@ -133,20 +133,21 @@ impl RolloutServer<'_> {
         CHECKED * self.settings.endpoints.len()
     }
 
-    /// How far the servers' log-probabilities are from those of the model that trains, by the first of these responses of each server: the mean
+    /// How far the servers' log-probabilities are from those of the model that trains, by the first of these responses of each server, which the
+    /// adapter as it is has sampled: the mean
     /// of the differences over tokens, without their signs, in nats (TRL's `sampling_logp_difference/mean`).
     ///
     /// # Errors
-    /// For responses that the adapter `as_it_is` has sampled, a failure that names the likely cause if that of one server is above
-    /// `rollout.max_sampler_gap`, or if its tokens are rather those of the model without the adapter.
-    pub fn verify(&self, answered: &[Checked<'_>], temperature: f32, as_it_is: bool) -> Result<f64> {
+    /// A failure that names the likely cause if that of one server is above `rollout.max_sampler_gap`, or if its tokens are rather those of the
+    /// model without the adapter.
+    pub fn verify(&self, answered: &[Checked<'_>], temperature: f32) -> Result<f64> {
         let (mut sum, mut tokens) = (0.0, 0);
         let endpoints = &self.settings.endpoints;
         for (number, endpoint) in endpoints.iter().enumerate() {
             let own = answered.iter().filter(|one| one.place % endpoints.len() == number).take(CHECKED);
             let sample = Sample::of(own, self.job.comm);
             let gap = sample.gap(self.job.model, temperature)?;
-            if as_it_is && let Some(wrong) = self.fault(&endpoint.url, &sample, gap, temperature)? {
+            if let Some(wrong) = self.fault(&endpoint.url, &sample, gap, temperature)? {
                 // They are not to be taken again when the server has been put right.
                 let dir = self.dir.join(RESPONSES);
                 self.job.comm.on_root(|| remove_files(&dir, &|name| name.starts_with(&self.version.name)))?;

@@ -158,7 +158,7 @@ impl RolloutServer<'_> {
         Ok(sum / tokens.max(1) as f64)
     }
 
-    /// What is wrong, if a gap is too large, or if the model without the adapter does not have it.
+    /// What is wrong, if a gap is too large, or much larger than that of the model without the adapter or before the temperature.
     fn fault(&self, url: &str, sample: &Sample<'_>, gap: f64, temperature: f32) -> Result<Option<String>> {
         let (model, most) = (self.job.model, self.settings.max_gap);
         // Below this, the adapter has changed too little to tell.
@@ -166,36 +166,35 @@ impl RolloutServer<'_> {
             return Ok(None);
         }
         let explains = |other: f64| 2.0 * other < gap;
-        let without = self.job.reference.map(|base| sample.gap(base, temperature)).transpose()?;
-        let cause = if without.is_some_and(explains) {
-            let without = without.unwrap_or_default();
+        let without =
+            self.job.reference.map(|base| sample.gap(base, temperature)).transpose()?.unwrap_or(f64::INFINITY);
+        let others: &[f32] = if gap > most { &TEMPERATURES } else { &[1.0] };
+        let mut best = (gap, temperature);
+        for &other in others.iter().filter(|other| **other != temperature && !explains(without)) {
+            let gap = sample.gap(model, other)?;
+            best = if gap < best.0 { (gap, other) } else { best };
+        }
+        let cause = if explains(without) {
             format!(
                 "they are those of the model without the adapter ({without:.4} from it): the server ignores the adapter. Start it with \
                  --enable-lora, and compare the names in adapter_model.safetensors with what it loads"
             )
-        } else if gap <= most {
-            return Ok(None);
+        } else if explains(best.0) {
+            format!(
+                "they are those of temperature {} ({:.4} from them), and rollout.temperature is {temperature}: other sampling defaults, or \
+                 log-probabilities before the temperature. Start vLLM with --logprobs-mode processed_logprobs --generation-config vllm",
+                best.1, best.0
+            )
+        } else if gap > most {
+            "likely causes: another model, or one that is quantised; a stale cache (try --no-enable-prefix-caching); sampling settings of its \
+             own (--logprobs-mode processed_logprobs --generation-config vllm)"
+                .into()
         } else {
-            let mut best = (gap, temperature);
-            for other in TEMPERATURES.into_iter().filter(|other| *other != temperature) {
-                let gap = sample.gap(model, other)?;
-                best = if gap < best.0 { (gap, other) } else { best };
-            }
-            if explains(best.0) {
-                format!(
-                    "they are those of temperature {} ({:.4} from them), and rollout.temperature is {temperature}: other sampling defaults, or \
-                     log-probabilities before the temperature. Start vLLM with --logprobs-mode processed_logprobs --generation-config vllm",
-                    best.1, best.0
-                )
-            } else {
-                "likely causes: another model, or one that is quantised; a stale cache (try --no-enable-prefix-caching); sampling settings of \
-                 its own (--logprobs-mode processed_logprobs --generation-config vllm)"
-                    .into()
-            }
+            return Ok(None);
         };
         Ok(Some(format!(
             "{url}: its log-probabilities of {} tokens differ from those of the model that trains by {gap:.4} nats on average \
-             (rollout.max_sampler_gap is {most}), with the adapter {}: {cause}. Nothing was learnt from its responses",
+             (rollout.max_sampler_gap is {most}) with the adapter {}: {cause}. Nothing was learnt from its responses",
             sample.logprobs.len(),
             self.version.name
         )))

@@ -170,6 +170,9 @@ fn a_server_that_samples_something_else_stops_the_run_with_the_cause() {
     let (said, code, steps) = stopped_by(Fault::Temperature(0.5), &[]);
     assert!(code == 1 && steps == 0 && said.contains("those of temperature 0.5"), "{steps}: {said}");
     assert!(said.contains("rollout.temperature is 1") && said.contains("--logprobs-mode processed_logprobs"), "{said}");
+    let (said, code, steps) = stopped_by(Fault::RawLogprobs, &["rollout.temperature=0.9"]);
+    assert!(code == 1 && steps == 0 && said.contains("those of temperature 1 "), "{steps}: {said}");
+    assert!(said.contains("nats on average (rollout.max_sampler_gap is 0.1)"), "{said}");
     // The adapter begins as the base; it shows once they differ, long before the limit.
     let (said, code, steps) = stopped_by(Fault::IgnoresAdapters, &["rollout.max_sampler_gap=0.5"]);
     assert!(code == 1 && (1..STEPS).contains(&steps) && said.contains("ignores the adapter"), "{steps}: {said}");

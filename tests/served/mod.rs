@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use jigsaw::data::Message;
-use jigsaw::model::{LanguageModel, Prompt, PromptEncoder, ResponseEnd, SamplingParams};
+use jigsaw::model::{LanguageModel, Prompt, PromptEncoder, ResponseEnd, SamplingParams, Sequence};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -27,6 +27,8 @@ pub enum Fault {
     None,
     IgnoresAdapters,
     Temperature(f32),
+    /// It gives log-probabilities before the temperature.
+    RawLogprobs,
     DropsEveryFifth,
     /// So late is every seventh of the first 200 answers.
     Late(Duration),
@@ -188,7 +190,12 @@ impl<L: Fn(Option<&Path>) -> Served, E: PromptEncoder> Inside<L, E> {
         if !(matches!(self.fault, Fault::Late(_)) && late) {
             *self.state().answers.entry((name, sampling.seed)).or_default() += 1;
         }
-        let logprobs: Vec<Value> = response.logprobs.iter().map(|l| json!({"token": "", "logprob": l})).collect();
+        let mut logprobs = response.logprobs.clone();
+        if self.fault == Fault::RawLogprobs {
+            let sequence = Sequence { prompt: prompt.clone(), response: response.ids.clone() };
+            logprobs = model.score(&[sequence], 1.0).unwrap().logprobs;
+        }
+        let logprobs: Vec<Value> = logprobs.iter().map(|l| json!({"token": "", "logprob": l})).collect();
         let mut choice = json!({
             "message": {"role": "assistant", "content": self.encoder.decode(&response.ids).unwrap()},
             "finish_reason": if response.finished { "stop" } else { "length" },

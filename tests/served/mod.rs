@@ -30,7 +30,7 @@ pub enum Fault {
     /// It gives log-probabilities before the temperature.
     RawLogprobs,
     DropsEveryFifth,
-    /// So late is every seventh of the first 200 answers.
+    /// So late is every seventh of the first 100 answers.
     Late(Duration),
     CannotSee,
     NoRuntimeLoading,
@@ -157,7 +157,7 @@ impl<L: Fn(Option<&Path>) -> Served, E: PromptEncoder> Inside<L, E> {
             }
             (state.requests, state.adapters.get(&name).cloned())
         };
-        let late = number % 7 == 0 && number < 200;
+        let late = number % 7 == 0 && number < 100;
         match self.fault {
             Fault::DropsEveryFifth if number % 5 == 0 => return None,
             Fault::Late(pause) if late => std::thread::sleep(pause),

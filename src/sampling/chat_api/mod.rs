@@ -1,5 +1,5 @@
 //! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
-//! the teacher of a rollout and as the model of an evaluation.
+//! the teacher of a rollout and as the model of an evaluation, and for a trainer with the tokens of its responses.
 //!
 //! Text is sent unchanged, images as data URLs of PNG in their own size. A request that fails for a passing reason (a broken connection,
 //! 408, 429, 5xx, a body that is cut off or reports an error) is repeated after a pause that doubles, or after the pause that the server

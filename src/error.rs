@@ -13,6 +13,9 @@ pub enum Error {
     /// The run itself failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// A server that the run needs does not answer, and may later: exit code 1.
+    #[error("{0}")]
+    Unavailable(String),
     /// The work is done, and its result breaks a rule of the user's (`--fail-if`): exit code 3.
     #[error("{0}")]
     Rejected(String),
@@ -36,7 +39,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input(_) => 2,
-            Error::Failed(_) => 1,
+            Error::Failed(_) | Error::Unavailable(_) => 1,
             Error::Rejected(_) => 3,
         }
     }
@@ -46,6 +49,7 @@ impl Error {
         match self {
             Error::Input(m) => Error::Input(format!("{what}: {m}")),
             Error::Failed(m) => Error::Failed(format!("{what}: {m}")),
+            Error::Unavailable(m) => Error::Unavailable(format!("{what}: {m}")),
             Error::Rejected(m) => Error::Rejected(format!("{what}: {m}")),
         }
     }

@@ -300,6 +300,7 @@ fn rft(config: &TrainConfig) -> Result<()> {
             r.top_k,
             "0 (off) or at least 2 (at 1 all responses of a group are the same)",
         )?;
+        r.check_server(config.grpo.is_some(), config.lora.as_ref().map(|lora| lora.rank))?;
     }
     if let Some(g) = &config.grpo {
         let high = g.epsilon_high.unwrap_or(g.epsilon);

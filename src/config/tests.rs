@@ -316,3 +316,46 @@ fn values_of_other_programs_are_answered_with_what_does_the_same() {
         );
     }
 }
+
+#[test]
+fn a_server_for_rollouts_needs_an_adapter_and_is_refused_with_what_cannot_be() {
+    let rft = "[train]\nmethod = \"rft\"\n[lora]\nrank = 16\n[rollout]\nserver = \"http://a:8000\"\n";
+    let plan = |set: &[&str]| TrainConfig::from_text(None, Some(("x.toml", rft)), &sets(set)).unwrap();
+    let rollout = plan(&[]).rollout.unwrap();
+    let server = rollout.server_settings().unwrap();
+    let addresses: Vec<&str> = server.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+    assert_eq!((addresses, server.ahead), (vec!["http://a:8000/v1"], false));
+    let written = plan(&[]).to_toml().unwrap();
+    assert!(
+        written.contains("server_timeout = 300.0\nmax_sampler_gap = 0.1\nmax_sampler_ratio = 3.0\nmax_staleness = 0\n")
+    );
+    let rollout =
+        plan(&["rollout.server=[\"http://a:8000/v1\", \"https://b/v1/\"]", "rollout.max_staleness=1"]).rollout;
+    let server = rollout.as_ref().and_then(|rollout| rollout.server_settings()).unwrap();
+    let addresses: Vec<&str> = server.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+    assert_eq!((addresses, server.ahead), (vec!["http://a:8000/v1", "https://b/v1"], true));
+    for (set, parts) in [
+        ("rollout.server=a:8000", ["rollout.server a:8000/v1", "no address"]),
+        ("rollout.server=[]", ["rollout.server", "names no address"]),
+        ("rollout.server=[\"http://a:1\", \"http://a:1/v1\"]", ["rollout.server", "twice"]),
+        ("rollout.server=3", ["rollout.server = 3", "an address in quotes or a list"]),
+        ("rollout.top_p=0.9", ["rollout.top_p", "rollout.server"]),
+        ("rollout.top_k=20", ["rollout.top_k", "rollout.server"]),
+        ("rollout.max_staleness=2", ["rollout.max_staleness = 2", "must be 0"]),
+        ("rollout.max_sampler_gap=0", ["rollout.max_sampler_gap = 0", "above 0"]),
+        ("rollout.max_sampler_ratio=0.5", ["rollout.max_sampler_ratio = 0.5", "at least 1"]),
+        ("rollout.server_timeout=nan", ["rollout.server_timeout = NaN", "above 0"]),
+        ("rollout.adapter_dir_on_server=/x", ["rollout.adapter_dir_on_server", "needs rollout.adapter_dir"]),
+        ("lora.rank=513", ["lora.rank = 513", "at most 512"]),
+    ] {
+        let message = refused(rft, &[set]);
+        parts.iter().for_each(|part| assert!(message.contains(part), "{set}: {message}"));
+    }
+    let without = refused("[train]\nmethod = \"rft\"\n", &["rollout.server=http://a:8000"]);
+    assert!(without.contains("rollout.server needs a section [lora]"), "{without}");
+    let alone = refused("[train]\nmethod = \"rft\"\n", &["rollout.max_staleness=0"]);
+    assert!(alone.contains("rollout.max_staleness has no effect without rollout.server"), "{alone}");
+    let sft = "[train]\nmethod = \"sft\"\n[sft]\nresample_every = 5\n[lora]\nrank = 8\n";
+    let message = refused(sft, &["rollout.server=http://a:8000"]);
+    assert!(message.contains("rollout.server needs train.method = \"rft\""), "{message}");
+}

@@ -79,6 +79,6 @@ impl Responder for LocalModel<'_> {
 }
 
 /// Where the first of these stop texts ends, if there is one.
-fn stop_end(text: &str, stop: &[String]) -> Option<usize> {
+pub(super) fn stop_end(text: &str, stop: &[String]) -> Option<usize> {
     stop.iter().filter_map(|stop| Some(text.find(stop)? + stop.len())).min()
 }

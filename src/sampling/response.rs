@@ -10,9 +10,10 @@ pub struct Response {
     pub text: String,
     /// Tokens generated, with the closing one; 0 if a server does not count them.
     pub tokens: usize,
-    /// The tokens themselves, with the closing one; none from a server.
+    /// The tokens themselves, with the closing one; none from a server that is asked for text.
     pub token_ids: Vec<u32>,
-    /// Log-probability of each token, in nats, under logits / temperature before top-k and top-p; none from a server.
+    /// Log-probability of each token, in nats, under logits / temperature before top-k and top-p; none from a server that is asked for
+    /// text.
     pub logprobs: Vec<f32>,
     /// Ended by itself rather than by the length limit.
     pub finished: bool,

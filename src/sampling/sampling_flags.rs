@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Most requests to a server at once: each has a thread.
 const MOST_REQUESTS: usize = 1024;
 /// Most seconds to wait for a response.
-const LONGEST_TIMEOUT: u64 = 86_400;
+pub const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Most responses that are sampled together: each has state of its own, whatever its length.
 pub const MAX_RESPONSES: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! The gradient of one optimizer step: a forward and backward pass for each micro-batch. The gradients add up in the parameters.
 
-use super::objective::{BatchTotals, MetricSums, Objective, ObjectiveInputs, RequiredInputs};
+use super::objective::{BatchTotals, MetricSums, Objective, ObjectiveInputs, RequiredInputs, SamplerLogprobs};
 use super::shard_outputs::ShardOutputs;
 use crate::comm::Communicator;
 use crate::model::{
@@ -25,6 +25,8 @@ pub struct MicroBatch {
     advantages: Vec<f64>,
     old_logprobs: Option<Vec<f32>>,
     reference_logprobs: Option<Vec<f32>>,
+    /// Of a sampler that is another program, with the largest importance weight.
+    sampler: Option<(Vec<f32>, f64)>,
 }
 
 impl MicroBatch {
@@ -44,12 +46,18 @@ impl MicroBatch {
             advantages,
             old_logprobs: None,
             reference_logprobs: None,
+            sampler: None,
         }
     }
 
     /// The same as what is left of `count` sequences: the others have no tokens that count.
     pub fn of(self, count: usize) -> MicroBatch {
         MicroBatch { count, ..self }
+    }
+
+    /// The same, sampled by another program with these log-probabilities of the tokens; importance weights are cut off at `max_ratio`.
+    pub fn sampled_with(self, logprobs: Vec<f32>, max_ratio: f64) -> MicroBatch {
+        MicroBatch { sampler: Some((logprobs, max_ratio)), ..self }
     }
 
     /// The same responses, with other prompts for the reference model: one for each sequence.
@@ -103,6 +111,10 @@ impl MicroBatch {
             stats,
             old_logprobs: self.old_logprobs.as_ref().map(|old| &old[tokens.clone()]),
             reference_logprobs: self.reference_logprobs.as_ref().map(|reference| &reference[tokens.clone()]),
+            sampler: self.sampler.as_ref().map(|(logprobs, max_ratio)| SamplerLogprobs {
+                logprobs: &logprobs[tokens.clone()],
+                max_ratio: *max_ratio,
+            }),
             lengths: &self.lengths[shard.clone()],
             advantages: self.advantages.get(shard.clone()).unwrap_or_default(),
             micro_batch_tokens: self.lengths.iter().sum(),

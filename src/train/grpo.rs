@@ -7,16 +7,18 @@
 //! micro-batches (its sequences share their prompt's computation), and an entropy bonus can be added.
 
 use super::algorithm::Algorithm;
+use super::draw::Draw;
 use super::gradient_accumulation::{MicroBatch, start_gradients};
 use super::job::ExampleId;
 use super::metrics::{Metrics, RolloutLine, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
 use super::reward_command::{RewardCommand, RewardRequest};
+use super::rollout_server::{Checked, RolloutServer, ServerState};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
 use crate::data::Record;
 use crate::model::{Prompt, Sequence};
-use crate::sampling::{Prompts, SampleOptions, ScoredResponse, sample_in_batches};
+use crate::sampling::{Responder, ScoredResponse};
 use crate::tasks::{Reward, RewardInput, RewardSettings};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result};
@@ -29,6 +31,8 @@ use std::time::Instant;
 pub struct Grpo {
     /// `reward.command`, once it is started.
     command: RefCell<Option<RewardCommand>>,
+    /// What is known of the servers that `rollout.server` names.
+    server: RefCell<ServerState>,
 }
 
 impl Algorithm for Grpo {
@@ -45,7 +49,12 @@ impl Algorithm for Grpo {
         let group_size = settings.rollout.num_generations;
 
         // Rollouts: groups of scored responses.
-        let (groups, prompts_drawn) = self.collect_groups(ctx, &settings)?;
+        let rollouts = self.rollouts(ctx, &settings);
+        if matches!(rollouts, Err(Error::Unavailable(_))) {
+            self.server.borrow_mut().forget();
+        }
+        let Rollouts { groups, prompts_drawn, server, next, sampler_gap } = rollouts?;
+        ctx.save_on_error = false;
         log_responses(ctx, &groups)?;
 
         // Advantages: how much better each response did than the others of its group.
@@ -65,22 +74,42 @@ impl Algorithm for Grpo {
                 let all = groups.iter().flat_map(Group::sequences).zip(groups.iter().flat_map(|g| &g.responses));
                 let taken =
                     all.zip(advantages).filter(|((_, r), _)| r.finished || !settings.grpo.mask_truncated_completions);
-                let (sequences, advantages) = taken.map(|((sequence, _), advantage)| (sequence, *advantage)).unzip();
-                let micro_batch = MicroBatch::with_advantages(sequences, advantages).of(groups.len() * group_size);
+                let mut sampled = Vec::new();
+                let (sequences, advantages) = taken
+                    .map(|((sequence, response), advantage)| {
+                        sampled.extend_from_slice(&response.logprobs);
+                        (sequence, *advantage)
+                    })
+                    .unzip();
+                let mut micro_batch = MicroBatch::with_advantages(sequences, advantages).of(groups.len() * group_size);
+                if let Some(server) = &server {
+                    micro_batch = micro_batch.sampled_with(sampled, server.max_ratio());
+                }
                 micro_batch.supply(objective.needs(), job.comm, job.model, job.reference, temperature)
             })
             .collect::<Result<Vec<_>>>()?;
 
         // Optimizer steps.
-        let rollout_metrics = describe(&groups, prompts_drawn);
-        for _ in 0..settings.grpo.num_iterations {
-            let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
-            for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
-                let metrics = rollout_metrics.clone();
-                step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
-                started = Instant::now();
-            }
+        let mut rollout_metrics = describe(&groups, prompts_drawn);
+        if let Some(gap) = sampler_gap {
+            rollout_metrics.push("sampler_gap", gap);
         }
+        std::thread::scope(|scope| -> Result<()> {
+            if let (Some(server), Some(next), true) = (&server, &next, job.comm.is_root()) {
+                // What cannot be sampled now is asked for by the next round, which says why.
+                scope.spawn(move || drop(next.sample(job, settings.rollout, &server.on_this_rank(), group_size)));
+            }
+            for _ in 0..settings.grpo.num_iterations {
+                let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
+                for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
+                    let metrics = rollout_metrics.clone();
+                    step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
+                    started = Instant::now();
+                }
+            }
+            Ok(())
+        })?;
+        ctx.state.sampled_by = server.filter(|_| next.is_some()).map(|server| server.adapter().to_string());
         Ok(())
     }
 }
@@ -109,6 +138,21 @@ struct Group {
     prompt: Arc<Prompt>,
     responses: Vec<ScoredResponse>,
     rewards: Vec<Reward>,
+    /// The place of the prompt in the call that sampled the responses.
+    place: usize,
+}
+
+/// What a round learns from.
+struct Rollouts<'a> {
+    groups: Vec<Group>,
+    /// Prompts that were sampled, more than there are groups if some were replaced.
+    prompts_drawn: usize,
+    /// The servers that sampled, if it was not the model that trains.
+    server: Option<RolloutServer<'a>>,
+    /// What they are to sample while this round trains.
+    next: Option<Draw>,
+    /// How far their log-probabilities are from those of the model that trains, in nats; none where the adapter as it is samples nothing.
+    sampler_gap: Option<f64>,
 }
 
 impl Group {
@@ -153,6 +197,10 @@ fn step(
         metrics.push("clip_ratio_low", mean("clipped_low"));
         metrics.push("clip_ratio_high", mean("clipped_high"));
         metrics.push("clip_ratio", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
+        if settings.rollout.server.is_some() {
+            metrics.push("sampler_ratio", mean("sampler_ratio"));
+            metrics.push("sampler_truncated", mean("sampler_truncated"));
+        }
         let sequences = micro_batches.iter().flat_map(|m| m.sequences());
         StepReport {
             metrics,
@@ -168,10 +216,48 @@ fn step(
 }
 
 impl Grpo {
+    /// The responses of a round, from the model that trains or from servers; what servers answer is verified.
+    fn rollouts<'a>(&self, ctx: &mut StepContext<'a>, settings: &GrpoSections<'a>) -> Result<Rollouts<'a>> {
+        let Some(served) = settings.rollout.server_settings() else {
+            let job = ctx.job;
+            let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &job.responder())?;
+            return Ok(Rollouts { groups, prompts_drawn, server: None, next: None, sampler_gap: None });
+        };
+        // Nothing of this round has touched the model until its responses are there.
+        ctx.save_on_error = true;
+        let server = self.server.borrow_mut().sync(ctx, served)?;
+        let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &server)?;
+        ctx.save_on_error = true;
+        let next = if server.samples_ahead() { Draw::next_round(ctx)? } else { None };
+        let (rollout, temperature) = (settings.rollout, settings.rollout.temperature);
+        let gap = match &next {
+            // These responses are of the adapter before. The first of the next round are of this one.
+            Some(next) if !server.is_on_policy() => {
+                let first = next.first(server.enough_to_check());
+                let responses = first.sample(ctx.job, rollout, &server, 1)?;
+                let place = |number: usize| first.place(rollout, number);
+                let answered = first.prompts.iter().zip(&responses).enumerate();
+                let answered = answered.filter_map(|(number, (p, r))| checked(p, r, place(number))).collect::<Vec<_>>();
+                Some(server.verify(&answered, temperature)?)
+            }
+            None if !server.is_on_policy() => None,
+            _ => {
+                let answered = groups.iter().filter_map(|g| checked(&g.prompt, &g.responses, g.place));
+                Some(server.verify(&answered.collect::<Vec<_>>(), temperature)?)
+            }
+        };
+        Ok(Rollouts { groups, prompts_drawn, server: Some(server), next, sampler_gap: gap })
+    }
+
     /// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of
     /// further prompts, as long as the limit allows. What is still missing then is filled up with them (their advantage is zero), so that
     /// every step has the same size. Returns the groups and how many prompts were drawn.
-    fn collect_groups(&self, ctx: &mut StepContext<'_>, settings: &GrpoSections<'_>) -> Result<(Vec<Group>, usize)> {
+    fn collect_groups(
+        &self,
+        ctx: &mut StepContext<'_>,
+        settings: &GrpoSections<'_>,
+        responder: &dyn Responder,
+    ) -> Result<(Vec<Group>, usize)> {
         let wanted = ctx.job.config.examples_per_round();
         let replace = settings.grpo.dynamic_sampling > 0;
         let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
@@ -179,7 +265,7 @@ impl Grpo {
         for draw in 0..=settings.grpo.dynamic_sampling as u64 {
             let (examples, prompts) = ctx.next_examples(wanted)?;
             prompts_drawn += examples.len();
-            for group in self.sample_groups(ctx, settings, &examples, prompts, draw)? {
+            for group in self.sample_groups(ctx, settings, responder, &examples, prompts, draw)? {
                 if replace && group.reward_std() == 0.0 { equal.push(group) } else { useful.push(group) }
             }
             if useful.len() >= wanted {
@@ -196,36 +282,33 @@ impl Grpo {
         &self,
         ctx: &mut StepContext<'_>,
         settings: &GrpoSections<'_>,
+        responder: &dyn Responder,
         examples: &[ExampleId],
         prompts: Vec<Sequence>,
         draw: u64,
     ) -> Result<Vec<Group>> {
         let (job, rollout) = (ctx.job, settings.rollout);
-        let indices = examples.iter().map(|&id| Ok(job.locate(id)?.1)).collect::<Result<Vec<usize>>>()?;
-        let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
-        let position = [ctx.state.round, draw];
-        let groups = sample_in_batches(
-            &job.responder(),
-            &Prompts::encoded(job.train, &indices, &prompts),
-            &SampleOptions {
-                num_generations: rollout.num_generations,
-                sampling: &rollout.sampling(job.config.train.seed),
-                stream: ("rollout", &position),
-            },
-            if rollout.batch_size == 0 { indices.len() } else { rollout.batch_size },
-        )?;
+        let draw = Draw::new(job, examples, prompts, [ctx.state.round, draw])?;
+        let groups = draw.sample(job, rollout, responder, rollout.num_generations)?;
         let mut all = Vec::with_capacity(groups.len());
-        for ((&i, prompt), responses) in indices.iter().zip(prompts).zip(groups) {
+        for (number, ((&i, prompt), responses)) in draw.indices.iter().zip(&draw.prompts).zip(groups).enumerate() {
             let record = job.train.example(i)?;
             // Nothing of this round has touched the model yet.
             let commands = job.comm.on_root(|| self.command_rewards(settings.reward, &record, &responses));
-            ctx.save_on_error = commands.is_err();
+            ctx.save_on_error = commands.is_err() || rollout.server.is_some();
             let reward = |(r, command): (&ScoredResponse, f64)| {
                 let (tokens, max_tokens) = (r.token_ids.len(), rollout.max_new_tokens);
                 settings.reward.reward(RewardInput { score: &r.score, tokens, max_tokens, command })
             };
             let rewards = responses.iter().zip(commands?).map(reward).collect();
-            all.push(Group { id: record.id.clone(), answer: record.answer.clone(), prompt, responses, rewards });
+            all.push(Group {
+                id: record.id.clone(),
+                answer: record.answer.clone(),
+                prompt: prompt.clone(),
+                responses,
+                rewards,
+                place: draw.place(rollout, number),
+            });
         }
         Ok(all)
     }
@@ -247,6 +330,13 @@ impl Grpo {
         };
         command.rewards(&responses.iter().map(|response| RewardRequest::new(record, response)).collect::<Vec<_>>())
     }
+}
+
+/// The first response to a prompt, to be held against the model.
+fn checked<'a>(prompt: &Arc<Prompt>, responses: &'a [ScoredResponse], place: usize) -> Option<Checked<'a>> {
+    let response = responses.first()?;
+    let sequence = Sequence { prompt: prompt.clone(), response: response.token_ids.clone() };
+    Some(Checked { sequence, logprobs: &response.logprobs, place })
 }
 
 /// The metrics of a rollout batch.

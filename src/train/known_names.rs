@@ -82,7 +82,9 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("report_to run_name", "use the flag --metrics-command COMMAND; TensorBoard events are written always"),
     ("logging_steps logging_strategy", "every step is logged; remove it"),
     ("stage", "use the flag --method sft or --method rft"),
-    ("use_vllm vllm_mode", "responses are sampled by the model that trains; remove it"),
+    ("use_vllm vllm_mode", "the model that trains samples, or a server that rollout.server names; remove it"),
+    ("vllm_server_host vllm_server_port", "rollout.server"),
+    ("vllm_importance_sampling_cap", "rollout.max_sampler_ratio"),
     ("deepspeed fsdp fsdp_config", "one process trains; remove it"),
     (
         "packing assistant_only_loss completion_only_loss train_on_inputs",

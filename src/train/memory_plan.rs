@@ -261,7 +261,7 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
 
 /// The prompts that are sampled from at a time, the responses to each and their longest length, if the model samples its own.
 fn rollout_batch(job: &TrainJob<'_>, round: &[ExampleSize]) -> Option<(Vec<PromptSize>, usize, usize)> {
-    let rollout = job.config.rollout.as_ref()?;
+    let rollout = job.config.rollout.as_ref().filter(|rollout| rollout.server.is_none())?;
     let at_once = if rollout.batch_size == 0 { round.len() } else { rollout.batch_size.min(round.len()) };
     let prompts = round[..at_once].iter().map(|size| size.prompt).collect();
     let longest = round.iter().filter(|size| job.is_sampled(size.id)).map(|size| size.response).max();

@@ -318,6 +318,10 @@ fn has_begun(dir: &Path) -> bool {
 const CHANGEABLE: [&str; 5] =
     ["train.steps", "train.epochs", "train.stop_when", "train.stop_patience", "train.stop_when_forgotten"];
 
+/// Settings that say where a server is, which may move between two calls: what it samples follows from the others.
+const MOVABLE: [&str; 4] =
+    ["rollout.server", "rollout.adapter_dir", "rollout.adapter_dir_on_server", "rollout.server_timeout"];
+
 fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<()> {
     match differences_from(dir, config, identity)? {
         differing if differing.is_empty() => Ok(()),
@@ -338,7 +342,13 @@ fn differences_from(dir: &Path, config: &TrainConfig, identity: &RunManifest) ->
         Ok(config) => to_table(&config)?,
         Err(_) => before,
     };
-    let mut differing = differences(&before, &to_table(config)?);
+    let now = to_table(config)?;
+    let mut differing = differences(&before, &now);
+    let has_server =
+        |config: &toml::Table| config.get("rollout").is_some_and(|rollout| rollout.get("server").is_some());
+    if has_server(&before) && has_server(&now) {
+        differing.retain(|(name, _)| !MOVABLE.contains(&name.as_str()));
+    }
     let old: RunManifest = files::read_json(&dir.join("run.json"))?;
     for (what, before, now, path) in [
         ("model", &old.model_hash, &identity.model_hash, &old.model),

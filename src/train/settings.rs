@@ -1,12 +1,12 @@
 //! The settings of a training run, with their defaults and where those come from.
 
 use crate::io::toml::to_toml;
-use crate::model::SamplingParams;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 pub use super::prior_kl_settings::PriorKlSettings;
+pub use super::rollout_settings::RolloutSettings;
 pub use super::sft_settings::{LossReduction, SftLossType, SftSettings};
 
 /// Most optimizer steps of a run: names of checkpoints have eight digits.
@@ -227,58 +227,6 @@ pub struct EvalSettings {
     pub log_responses: usize,
 }
 
-/// `[rollout]`: how responses are sampled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RolloutSettings {
-    /// Responses to each prompt (the group).
-    #[schemars(extend("trl" = "num_generations"))]
-    pub num_generations: usize,
-    /// Prompts generated for at a time; 0 for all of a rollout batch together (in SFT, as many as a step has examples).
-    pub batch_size: usize,
-    /// Longest response in tokens.
-    #[schemars(extend("trl" = "max_completion_length"))]
-    pub max_new_tokens: usize,
-    /// Softmax temperature, for sampling and for the log-probabilities of the loss alike.
-    #[schemars(extend("trl" = "temperature"))]
-    pub temperature: f32,
-    /// Nucleus sampling; 1 for off. The loss uses the whole distribution whatever this is, as TRL does.
-    #[schemars(extend("trl" = "top_p"))]
-    pub top_p: f32,
-    /// Only the k likeliest tokens; 0 for off.
-    #[schemars(extend("trl" = "top_k"))]
-    pub top_k: usize,
-    /// Texts that end a response, each a part of it, as in transformers' `stop_strings`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stop: Vec<String>,
-    /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
-    #[schemars(extend("trl" = "log_completions"))]
-    pub log_completions: bool,
-}
-
-impl RolloutSettings {
-    /// How tokens are chosen, in a run with this seed.
-    pub fn sampling(&self, seed: u64) -> SamplingParams {
-        let RolloutSettings { max_new_tokens, temperature, top_p, top_k, .. } = *self;
-        SamplingParams { max_new_tokens, temperature, top_p, top_k, stop: self.stop.clone(), seed }
-    }
-}
-
-impl Default for RolloutSettings {
-    fn default() -> Self {
-        RolloutSettings {
-            num_generations: 8,
-            batch_size: 0,
-            max_new_tokens: 512,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            stop: Vec::new(),
-            log_completions: false,
-        }
-    }
-}
-
 /// `[grpo]`: the policy-gradient loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -422,6 +370,9 @@ impl TrainConfig {
         all.train.mix = vec![String::new()];
         if let Some(rollout) = &mut all.rollout {
             rollout.stop = vec![String::new()];
+            rollout.server = Some(crate::sampling::chat_api::ServerUrls::One(String::new()));
+            (rollout.adapter_dir, rollout.adapter_dir_on_server) = (Some(String::new()), Some(String::new()));
+            rollout.complete();
         }
         if let Some(reward) = &mut all.reward {
             reward.command = "-".into();
@@ -444,6 +395,9 @@ impl TrainConfig {
         }
         if let Some(grpo) = &mut self.grpo {
             grpo.epsilon_high.get_or_insert(grpo.epsilon);
+        }
+        if let Some(rollout) = &mut self.rollout {
+            rollout.complete();
         }
     }
 

@@ -18,6 +18,7 @@ use crate::model::Sequence;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::time::Instant;
 
 /// `trainer/state.json` of a checkpoint: everything besides weights and moments that the next step depends on.
@@ -35,6 +36,9 @@ pub struct TrainerState {
     /// On-policy SFT: the responses of the last sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_buffer: Option<SampleBuffer>,
+    /// `rollout.max_staleness = 1`: name of the adapter that samples the next round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_by: Option<String>,
     /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub criterion_met: usize,
@@ -94,6 +98,7 @@ impl Default for TrainerState {
             cursor,
             replay_cursor: None,
             sample_buffer: None,
+            sampled_by: None,
             criterion_met: 0,
             best: None,
             prior_baseline: Vec::new(),
@@ -109,6 +114,8 @@ impl Default for TrainerState {
 pub struct StepContext<'a> {
     /// What the run needs.
     pub job: &'a TrainJob<'a>,
+    /// The run directory.
+    pub dir: &'a Path,
     /// The optimizer with its moments.
     pub optimizer: AdamW<'a>,
     /// Chooses the examples.

@@ -16,6 +16,7 @@ use super::metrics::{Log, Metrics, last_logged};
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
 use super::prior_evaluation;
+use super::rollout_server::forget_rounds_before;
 use super::run_dir::{BestCheckpoint, CriterionResult, Forgotten, RunDir, RunSummary};
 use super::schedule::cut_note;
 use super::sft::Sft;
@@ -142,6 +143,7 @@ pub fn train(
         let signs = EarlySigns::default();
         let ctx = StepContext {
             job,
+            dir: run.dir(),
             optimizer,
             sampler,
             prefetcher,
@@ -194,7 +196,11 @@ impl Trainer<'_> {
                 if self.ctx.save_on_error && before == self.ctx.state.step {
                     self.save()?;
                 }
-                return Err(error);
+                match error {
+                    Error::Unavailable(why) => self.pause(&why)?,
+                    error => return Err(error),
+                }
+                continue;
             }
             let ctx = &mut self.ctx;
             ctx.state.round += 1;
@@ -347,7 +353,21 @@ impl Trainer<'_> {
             return Ok(false);
         }
         self.saved = Some(ctx.state.step);
+        // The adapter of the round before may have sampled the next one.
+        let round = ctx.state.round.saturating_sub(u64::from(ctx.state.sampled_by.is_some()));
+        job.comm.on_root(|| forget_rounds_before(self.run.dir(), round))?;
         Ok(true)
+    }
+
+    /// A server that the round needs is away. The round begins again, and waits for it again; a signal ends the run as always.
+    fn pause(&mut self, why: &str) -> Result<()> {
+        let ctx = &mut self.ctx;
+        ctx.callback.note(&format!(
+            "paused: {why}. The run continues when it answers; after step {}, nothing is lost",
+            ctx.state.step
+        ));
+        ctx.sampler = BatchSampler::of_job(ctx.job, ctx.state.cursor, ctx.state.replay_cursor)?;
+        Ok(())
     }
 
     /// The outcome of a run that stops: what counts is the last checkpoint.

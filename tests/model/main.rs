@@ -6,6 +6,8 @@ mod command;
 mod common;
 #[path = "../run_files/mod.rs"]
 mod run_files;
+#[path = "../served/mod.rs"]
+mod served;
 #[path = "../toy/mod.rs"]
 mod toy;
 
@@ -17,6 +19,7 @@ mod lora;
 mod model_parity;
 mod processor_parity;
 mod ranks;
+mod rollout_server;
 mod sft_parity;
 mod shards;
 mod text_reference;

@@ -1,6 +1,7 @@
 //! Runs of 1, 2 and 4 ranks end with the same bytes: weights, optimizer, metrics, samples.
 
 use crate::run_files::contents;
+use crate::served::{Fault, Served, serve};
 use crate::toy::{self, Digits, Puzzles, Toy};
 use image::RgbImage;
 use jigsaw::comm::{Communicator, Single, threads};
@@ -183,6 +184,10 @@ const TOY_RFT: &str = "train.batch_size=3 rollout.num_generations=5 rollout.max_
 #[test]
 fn toy_runs_do_not_depend_on_the_number_of_ranks() {
     let resample = "sft.resample_every=3 rollout.num_generations=48 rollout.max_new_tokens=5";
+    let server = serve(|dir| Arc::new(Toy::load(dir)) as Served, Digits, Fault::None);
+    // Their names depend on the run's directory.
+    let adapters = tempfile::tempdir().unwrap();
+    let served = format!("lora.rank=8 rollout.server={} rollout.adapter_dir={}", server.url, adapters.path().display());
     for (name, method, sets) in [
         ("sft", Method::Sft, vec![TOY, TOY_SFT]),
         ("one example a step", Method::Sft, vec![TOY, "train.batch_size=1"]),
@@ -199,6 +204,8 @@ fn toy_runs_do_not_depend_on_the_number_of_ranks() {
             vec![TOY, TOY_SFT, resample, "sft.loss_type=sdft_reverse sft.keep=all"],
         ),
         ("rft", Method::Rft, vec![TOY, TOY_RFT]),
+        ("rft of a server's responses", Method::Rft, vec![TOY, TOY_RFT, &served]),
+        ("rft of a server, ahead", Method::Rft, vec![TOY, TOY_RFT, &served, "rollout.max_staleness=1"]),
         ("rft with penalties", Method::Rft, vec![TOY, TOY_RFT, PENALTIES]),
         (
             "rft with minibatches, iterations, dynamic sampling and a reference",

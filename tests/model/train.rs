@@ -22,7 +22,7 @@ const SFT: &[&str] = &[
     "train.save_steps=5",
     "eval.steps=10",
 ];
-const RFT: &[&str] = &[
+pub(crate) const RFT: &[&str] = &[
     "train.steps=120",
     "train.batch_size=6",
     "train.learning_rate=0.1",
@@ -32,16 +32,16 @@ const RFT: &[&str] = &[
     "eval.steps=40",
 ];
 
-fn config(method: Method, sets: &[&[&str]]) -> TrainConfig {
+pub(crate) fn config(method: Method, sets: &[&[&str]]) -> TrainConfig {
     let sets: Vec<String> = sets.iter().flat_map(|s| s.iter()).map(|s| s.to_string()).collect();
     TrainConfig::from_text(Some(method), None, &sets).unwrap()
 }
 
 #[derive(Default)]
-struct Told {
-    steps: Vec<Metrics>,
-    evaluations: Vec<(usize, Metrics)>,
-    notes: Vec<String>,
+pub(crate) struct Told {
+    pub(crate) steps: Vec<Metrics>,
+    pub(crate) evaluations: Vec<(usize, Metrics)>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Listens, and raises the stop flag after a step.
@@ -49,6 +49,7 @@ struct Listener<'a> {
     told: &'a mut Told,
     stop: &'a AtomicBool,
     stop_at: Option<usize>,
+    stop_when_paused: bool,
 }
 
 impl TrainerCallback for Listener<'_> {
@@ -62,6 +63,7 @@ impl TrainerCallback for Listener<'_> {
     }
     fn note(&mut self, text: &str) {
         self.told.notes.push(text.to_string());
+        self.stop.fetch_or(self.stop_when_paused && text.starts_with("paused"), Ordering::SeqCst);
     }
 }
 
@@ -82,17 +84,19 @@ fn identity(data: &str) -> RunManifest {
     }
 }
 
-struct Way {
-    stop_at: Option<usize>,
-    delay: Duration,
-    poison: Option<usize>,
-    orphan: bool,
+pub(crate) struct Way {
+    pub(crate) stop_at: Option<usize>,
+    pub(crate) stop_when_paused: bool,
+    pub(crate) delay: Duration,
+    pub(crate) poison: Option<usize>,
+    pub(crate) orphan: bool,
 }
 
-const PLAIN: Way = Way { stop_at: None, delay: Duration::ZERO, poison: None, orphan: false };
+pub(crate) const PLAIN: Way =
+    Way { stop_at: None, stop_when_paused: false, delay: Duration::ZERO, poison: None, orphan: false };
 
 /// Start or go on with the run in `dir`, as the command line does.
-fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told) {
+pub(crate) fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told) {
     let base = dir.with_extension("base");
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
@@ -124,16 +128,17 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
         stop: &stop,
         comm: &Single,
     };
-    let ended =
-        train(&job, &run, checkpoint.as_ref(), &mut Listener { told: &mut told, stop: &stop, stop_at: way.stop_at });
+    let Way { stop_at, stop_when_paused, .. } = way;
+    let mut listener = Listener { told: &mut told, stop: &stop, stop_at, stop_when_paused };
+    let ended = train(&job, &run, checkpoint.as_ref(), &mut listener);
     (ended, told)
 }
 
-fn weights(dir: &Path) -> Vec<u8> {
+pub(crate) fn weights(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("model/model.safetensors")).unwrap()
 }
 
-fn metric(metrics: &Metrics, name: &str) -> f64 {
+pub(crate) fn metric(metrics: &Metrics, name: &str) -> f64 {
     metrics.get(name).unwrap_or_else(|| panic!("no {name} in {metrics:?}"))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::io::text::hide_keys;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The first pause before a failed request is repeated.
@@ -9,8 +10,28 @@ pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest time to wait for a response, unless the user says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// The addresses of one serving engine, or of several with the same model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged, expecting = "must be an address in quotes or a list of addresses")]
+pub enum ServerUrls {
+    /// One server.
+    One(String),
+    /// Several: prompts are dealt out among them, and each is told of every adapter.
+    Several(Vec<String>),
+}
+
+impl ServerUrls {
+    /// All of them.
+    pub fn all(&self) -> &[String] {
+        match self {
+            ServerUrls::One(url) => std::slice::from_ref(url),
+            ServerUrls::Several(urls) => urls,
+        }
+    }
+}
+
 /// A model behind an address.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Endpoint {
     /// Address up to and with `/v1`.
     pub url: String,

@@ -1,5 +1,5 @@
 //! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
-//! the teacher of a rollout and as the model of an evaluation.
+//! the teacher of a rollout and as the model of an evaluation, and for a trainer with the tokens of its responses.
 //!
 //! Text is sent unchanged, images as data URLs of PNG in their own size. A request that fails for a passing reason (a broken connection,
 //! 408, 429, 5xx, a body that is cut off or reports an error) is repeated after a pause that doubles, or after the pause that the server
@@ -15,8 +15,10 @@ mod request_body;
 mod response;
 mod schedule;
 
-pub use client::{API_KEY_VARIABLE, ChatClient, Note, api_key_from_env};
-pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+pub(super) use client::http_client;
+pub use client::{API_KEY_VARIABLE, Asked, ChatClient, Note, TokenNeeds, api_key_from_env};
+pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, ServerUrls};
+pub(super) use response::error_message;
 pub use response::{CachedResponse, TokenUsage};
 
 #[cfg(test)]

@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::{ImageFormat, RgbImage};
 use rand::Rng as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Cursor;
 
-/// The body that asks `model` for response `sample` to the example `id`. Each response has a seed of its own.
+/// The body that asks `model` for response `sample` to the example `id`. Each response has a seed of its own. With `banned`, the tokens of
+/// the response and their log-probabilities are asked for (fields of vLLM), these tokens are never sampled, and what a server may do to the
+/// distribution on its own account (`generation_config.json`) is switched off.
 ///
 /// # Errors
 /// A failure to encode an image.
@@ -20,6 +22,7 @@ pub(super) fn body(
     images: &[RgbImage],
     (id, sample): (&str, usize),
     sampling: &SamplingParams,
+    banned: Option<&[u32]>,
 ) -> Result<Vec<u8>> {
     let mut urls = Vec::with_capacity(images.len());
     for image in images {
@@ -45,6 +48,18 @@ pub(super) fn body(
     }
     if !sampling.stop.is_empty() {
         body["stop"] = json!(sampling.stop);
+    }
+    if let Some(banned) = banned {
+        let tokens = json!({
+            "logprobs": true, "return_token_ids": true, "include_stop_str_in_output": true, "top_k": sampling.top_k, "min_p": 0.0,
+            "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+        });
+        if let (Value::Object(body), Value::Object(tokens)) = (&mut body, tokens) {
+            body.extend(tokens);
+        }
+        if !banned.is_empty() {
+            body["logit_bias"] = banned.iter().map(|id| (id.to_string(), json!(-100.0))).collect::<Map<_, _>>().into();
+        }
     }
     serde_json::to_vec(&body).map_err(|e| Error::failed(format!("cannot write a request: {e}")))
 }

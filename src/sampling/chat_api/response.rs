@@ -29,6 +29,15 @@ pub struct CachedResponse {
     /// It refused because the prompt is too long.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub too_long: bool,
+    /// The tokens as sampled, with the closing one, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_ids: Vec<u32>,
+    /// The log-probability of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<f32>,
+    /// The tokens of the prompt, where the server names them. They are not kept.
+    #[serde(skip)]
+    pub prompt_ids: Vec<u32>,
 }
 
 impl CachedResponse {
@@ -43,6 +52,9 @@ impl CachedResponse {
             completion_tokens: 0,
             refusal,
             too_long,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            prompt_ids: Vec::new(),
         }
     }
 
@@ -127,11 +139,18 @@ pub(super) enum Parsed {
     TooLong,
 }
 
-/// Read response `sample` to the example `id` from a body that came with status 200. `http` sanitizes what is shown of it.
+/// Read response `sample` to the example `id` from a body that came with status 200, its tokens too if they were asked for. `http` sanitizes
+/// what is shown of it.
 ///
 /// # Errors
 /// What is wrong with it. A body that was cut off on its way may look like anything, so that asking again may help.
-pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> Result<Parsed, String> {
+pub(super) fn parse(
+    text: &str,
+    id: &str,
+    sample: usize,
+    with_tokens: bool,
+    http: &HttpClient,
+) -> Result<Parsed, String> {
     const NONE: &str = "this is no chat API: its answer";
     let answer: Value = serde_json::from_str(text)
         .map_err(|e| format!("{NONE} is no JSON ({}): {}", json_fault(&e), http.sanitize(text)))?;
@@ -166,7 +185,18 @@ pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> R
         completion_tokens: count("completion_tokens"),
         refusal: String::new(),
         too_long: false,
+        token_ids: Vec::new(),
+        logprobs: Vec::new(),
+        prompt_ids: Vec::new(),
     };
+    if with_tokens {
+        let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+        let ids = |value| list(value).iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+        response.token_ids = ids(choice.get("token_ids"));
+        response.prompt_ids = ids(answer.get("prompt_token_ids"));
+        let logprobs = list(choice.pointer("/logprobs/content"));
+        response.logprobs = logprobs.iter().filter_map(|token| Some(token.get("logprob")?.as_f64()? as f32)).collect();
+    }
     if filtered {
         response.refusal = format!("finish_reason {}", http.sanitize(&reason));
     } else if response.response.trim().is_empty()
@@ -178,7 +208,7 @@ pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> R
 }
 
 /// The message in an error body: a field of it, else the whole body.
-pub(super) fn error_message(text: &str) -> String {
+pub(in crate::sampling) fn error_message(text: &str) -> String {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let fields = ["/error/message", "/message", "/error"];
     fields.iter().find_map(|at| value.pointer(at)?.as_str()).unwrap_or(text).to_string()

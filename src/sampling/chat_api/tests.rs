@@ -524,7 +524,7 @@ fn an_untrusted_certificate_is_reported_with_what_to_do() {
         match chat.connection_error(&ureq::Error::Io(e)) {
             RequestError::Fatal(e) => e.to_string(),
             RequestError::Transient(reason, _) => format!("passing: {reason}"),
-            RequestError::Rejected(e) => format!("rejected: {e}"),
+            RequestError::Rejected(e) | RequestError::Missing(e) => format!("rejected: {e}"),
         }
     };
     let url = "https://host/v1";

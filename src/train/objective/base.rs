@@ -48,6 +48,15 @@ impl BatchTotals {
     }
 }
 
+/// What another program, which sampled the responses, says of their tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct SamplerLogprobs<'a> {
+    /// The log-probabilities that it sampled them with.
+    pub logprobs: &'a [f32],
+    /// Importance weights are cut off here.
+    pub max_ratio: f64,
+}
+
 /// A micro-batch or a shard of one. Values per token are laid end to end, sequence after sequence, as in [`TokenStats`].
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectiveInputs<'a> {
@@ -57,6 +66,8 @@ pub struct ObjectiveInputs<'a> {
     pub old_logprobs: Option<&'a [f32]>,
     /// See [`RequiredInputs::reference_logprobs`].
     pub reference_logprobs: Option<&'a [f32]>,
+    /// Of another program that sampled the responses. `None` where the model itself did.
+    pub sampler: Option<SamplerLogprobs<'a>>,
     /// Response tokens of each sequence.
     pub lengths: &'a [usize],
     /// Advantage of each sequence; empty in supervised training.

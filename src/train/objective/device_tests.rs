@@ -13,11 +13,18 @@ fn wave(k: f32, a: f32, b: f32) -> Vec<f32> {
 
 /// Ratios on both sides of every clipping range, and one that f32 does not hold.
 fn check(what: &str, objective: &dyn Objective, old: bool) {
+    check_sampled(what, objective, old, false);
+}
+
+/// As [`check`], with responses that another program sampled.
+fn check_sampled(what: &str, objective: &dyn Objective, old: bool, elsewhere: bool) {
     let needs = objective.needs();
     let (logprobs, entropies, kl) = (wave(1.7, -1.2, 0.9), wave(0.9, 1.9, 1.8), wave(1.3, 0.4, 0.3));
     let mut before: Vec<f32> = logprobs.iter().zip(wave(2.3, 0.02, 0.55)).map(|(l, d)| l + d).collect();
     before[1] -= 200.0;
     let reference = wave(1.1, -1.3, 0.8);
+    let sampled: Vec<f32> = logprobs.iter().zip(wave(3.1, 0.0, 0.9)).map(|(l, d)| l + d).collect();
+    let sampler = elsewhere.then_some(SamplerLogprobs { logprobs: &sampled, max_ratio: 1.5 });
     let n = logprobs.len();
     let both = Tensor::from_vec([logprobs.clone(), entropies.clone()].concat(), (2, n), &Device::Cpu).unwrap();
     let on_device = DeviceTokenStats {
@@ -30,6 +37,7 @@ fn check(what: &str, objective: &dyn Objective, old: bool) {
         stats: &stats,
         old_logprobs: old.then_some(&before),
         reference_logprobs: needs.reference_logprobs.then_some(&reference),
+        sampler,
         lengths: &LENGTHS,
         advantages: &[1.3, -0.8, 0.0, -1.1],
         micro_batch_tokens: n,
@@ -90,6 +98,8 @@ fn grpo_of_every_type_and_level_has_its_gradient_in_tensor_ops() {
                 let loss = GrpoLoss { settings, max_completion_length: 9 };
                 check(&what, &loss, true);
                 check(&what, &loss, false);
+                check_sampled(&what, &loss, true, true);
+                check_sampled(&what, &loss, false, true);
             }
         }
     }

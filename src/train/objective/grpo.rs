@@ -3,6 +3,8 @@
 //! Per token, with ratio `r = exp(logp - old)` (or, at sequence level, exp of the mean log-ratio of the response):
 //! `l = -min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta * k3`, where `k3 = exp(d) - d - 1`,
 //! `d = ref - logp`. `cispo` has `-stopgrad(min(r, epsilon_high)) A logp` in place of the first term.
+//! Where another program sampled the responses, the first term is weighted by `min(exp(old - sampled), max_ratio)`: truncated importance
+//! sampling, which corrects for a sampler that is not quite the old policy (TRL's `token_truncate`).
 //! How the `l` become one number is [`LossType`]. The entropy
 //! bonus is averaged over the tokens of the batch, whatever the loss type (TRL: of each micro-batch, which makes it depend
 //! on how the batch is cut).
@@ -33,13 +35,15 @@ impl Objective for GrpoLoss {
     }
 
     /// The metrics are sums over tokens: `tokens`, `entropy`, `kl` (the k3 estimate), `ratio`, and the tokens whose ratio was `clipped_low`
-    /// (below the range, with a negative advantage) or `clipped_high` (above it, with a positive one).
+    /// (below the range, with a negative advantage) or `clipped_high` (above it, with a positive one). Of responses that another program
+    /// sampled also `sampler_ratio`, the importance weights, and the tokens whose weight was cut off, `sampler_truncated`.
     fn compute(&self, inputs: &ObjectiveInputs<'_>) -> ObjectiveOutput {
         let settings = &self.settings;
         let local_tokens: usize = inputs.lengths.iter().sum();
         let bonus = settings.entropy_coef / inputs.batch.tokens.max(1.0);
         let mut loss = 0.0;
         let (mut sum_entropy, mut sum_kl, mut sum_ratio, mut clipped_low, mut clipped_high) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut sum_sampler_ratio, mut sampler_truncated) = (0.0, 0.0);
         let mut logprob_grads = Vec::with_capacity(local_tokens);
         let mut entropy_grads = Vec::with_capacity(local_tokens);
         let mut start = 0;
@@ -61,7 +65,20 @@ impl Objective for GrpoLoss {
                     ImportanceLevel::Token => log_ratios[t].exp(),
                     ImportanceLevel::Sequence => mean_log_ratio.exp(),
                 };
-                let (mut token_loss, by_log_ratio, by_logprob) = policy_term(settings, ratio, advantage, current[t]);
+                let (mut token_loss, mut by_log_ratio, mut by_logprob) =
+                    policy_term(settings, ratio, advantage, current[t]);
+                if let Some(sampler) = inputs.sampler {
+                    let old = inputs.old_logprobs.map_or(current[t], |old| f64::from(old[at]));
+                    let sampler_ratio = (old - f64::from(sampler.logprobs[at])).exp();
+                    let is_cut_off = sampler_ratio > sampler.max_ratio;
+                    // Not `min`, which would hide what is not a number.
+                    let correction = if is_cut_off { sampler.max_ratio } else { sampler_ratio };
+                    token_loss *= correction;
+                    by_log_ratio *= correction;
+                    by_logprob *= correction;
+                    sum_sampler_ratio += correction;
+                    sampler_truncated += f64::from(u8::from(is_cut_off));
+                }
                 let mut gradient = by_logprob;
                 match settings.importance_sampling_level {
                     ImportanceLevel::Token => gradient += by_log_ratio,
@@ -95,7 +112,7 @@ impl Objective for GrpoLoss {
             entropies: (settings.entropy_coef != 0.0).then_some(entropy_grads),
             kl: None,
         };
-        let metrics = MetricSums::new([
+        let mut metrics = MetricSums::new([
             ("tokens", local_tokens as f64),
             ("entropy", sum_entropy),
             ("kl", sum_kl),
@@ -103,6 +120,10 @@ impl Objective for GrpoLoss {
             ("clipped_low", clipped_low),
             ("clipped_high", clipped_high),
         ]);
+        if inputs.sampler.is_some() {
+            metrics.add("sampler_ratio", sum_sampler_ratio);
+            metrics.add("sampler_truncated", sampler_truncated);
+        }
         ObjectiveOutput { loss, grads, metrics }
     }
 
@@ -137,9 +158,23 @@ impl Objective for GrpoLoss {
         // Bounded, so that what does not count is 0 and not infinity times 0.
         let ratio = at_level(log_ratio)?.exp()?.minimum(1e30)?;
 
+        let correction = match inputs.sampler {
+            Some(sampler) => {
+                let old = inputs.old_logprobs.map_or_else(|| Ok(logprobs.clone()), column)?;
+                Some((old - column(sampler.logprobs)?)?.exp()?.minimum(sampler.max_ratio)?)
+            }
+            None => None,
+        };
+        let corrected = |grads: Tensor| -> Result<Tensor> {
+            Ok(match &correction {
+                Some(correction) => (grads * correction)?,
+                None => grads,
+            })
+        };
+
         let (low, high) = bounds(settings);
         let mut grads = if settings.loss_type == LossType::Cispo {
-            (ratio.minimum(high)? * &advantage)?.neg()?
+            corrected((ratio.minimum(high)? * &advantage)?.neg()?)?
         } else {
             let is = |found: Tensor| found.to_dtype(DType::F32);
             let delta = settings.delta.unwrap_or(f64::from(f32::MAX));
@@ -147,7 +182,7 @@ impl Objective for GrpoLoss {
             let clipped = (ratio.clamp(low, high)? * &advantage)?;
             let moves_clipped = (is(ratio.ge(low)?)? * is(ratio.le(high)?)?)?;
             let moves = unclipped.le(&clipped)?.where_cond(&is(ratio.le(delta)?)?, &moves_clipped)?;
-            at_level(((moves * &ratio)? * &advantage)?.neg()?)?
+            at_level(corrected(((moves * &ratio)? * &advantage)?.neg()?)?)?
         };
         if settings.beta != 0.0
             && let Some(reference) = inputs.reference_logprobs

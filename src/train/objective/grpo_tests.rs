@@ -1,6 +1,6 @@
 //! Gradients against finite differences, hand-computed values, and the equality of differently cut windows.
 
-use super::super::base::BatchTotals;
+use super::super::base::{BatchTotals, SamplerLogprobs};
 use super::*;
 use crate::model::TokenStats;
 use crate::train::settings::{Method, TrainConfig};
@@ -11,6 +11,7 @@ struct GrpoInputs<'a> {
     entropies: &'a [f32],
     old: Option<&'a [f32]>,
     reference: Option<&'a [f32]>,
+    sampler: Option<SamplerLogprobs<'a>>,
     lengths: &'a [usize],
     advantages: &'a [f64],
     micro_tokens: usize,
@@ -25,6 +26,7 @@ fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> ObjectiveOutput {
             stats: &TokenStats { logprobs, entropies, kl: None },
             old_logprobs: inputs.old,
             reference_logprobs: inputs.reference,
+            sampler: inputs.sampler,
             lengths: inputs.lengths,
             advantages: inputs.advantages,
             micro_batch_tokens: inputs.micro_tokens,
@@ -63,6 +65,7 @@ fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> Object
             entropies: &v.1,
             old: Some(&v.2),
             reference: Some(&v.3),
+            sampler: None,
             lengths: &LENGTHS,
             advantages: &ADVANTAGES,
             micro_tokens: 13,
@@ -120,6 +123,7 @@ fn on_policy_the_gradient_is_the_policy_gradient() {
         entropies: &v.1,
         old: None,
         reference: None,
+        sampler: None,
         lengths: &LENGTHS,
         advantages: &ADVANTAGES,
         micro_tokens: 13,
@@ -154,6 +158,7 @@ fn values_computed_by_hand() {
         entropies: &[0.0, 0.0],
         old: Some(&[-1.0, -1.0]),
         reference: Some(&[-0.5, -1.0]),
+        sampler: None,
         lengths: &[1, 1],
         advantages: &[2.0, -1.0],
         micro_tokens: 2,
@@ -186,6 +191,7 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
                     entropies: &v.1[r.clone()],
                     old: Some(&v.2[r.clone()]),
                     reference: Some(&v.3[r]),
+                    sampler: None,
                     lengths: &LENGTHS[i..=i],
                     advantages: &ADVANTAGES[i..=i],
                     micro_tokens: n,
@@ -224,6 +230,7 @@ fn the_parts_of_a_micro_batch_add_up_for_every_loss_type() {
                 entropies: &v.1[r.clone()],
                 old: Some(&v.2[r.clone()]),
                 reference: Some(&v.3[r]),
+                sampler: None,
                 lengths: &LENGTHS[i..=i],
                 advantages: &ADVANTAGES[i..=i],
                 micro_tokens: 13,
@@ -248,6 +255,7 @@ fn an_empty_response_weighs_nothing_and_breaks_nothing() {
             entropies: &[],
             old: Some(&[]),
             reference: Some(&[]),
+            sampler: None,
             lengths: &[0, 0],
             advantages: &[1.0, -1.0],
             micro_tokens: 0,
@@ -257,4 +265,45 @@ fn an_empty_response_weighs_nothing_and_breaks_nothing() {
     );
     assert_eq!(out.loss, 0.0);
     assert!(out.grads.logprobs.is_empty());
+}
+
+/// Every weight is min(exp(old - sampled), 2), and multiplies the term of the policy alone.
+#[test]
+fn responses_of_another_sampler_are_weighted_by_truncated_importance() {
+    let (logprobs, old) = ([-1.0f32, -2.0, -0.5], [-1.1f32, -1.9, -0.6]);
+    let sampled = [-1.1f32, -2.4, -2.6];
+    let weights = [1.0, 0.5f64.exp(), 2.0];
+    let with = |s: &GrpoSettings, sampler, old| {
+        let (entropies, lengths, advantages) = ([0.7f32; 3], [1, 1, 1], [1.0, -1.0, 0.5]);
+        let batch = BatchTotals::of(lengths, 1);
+        let inputs = GrpoInputs {
+            logprobs: &logprobs,
+            entropies: &entropies,
+            old,
+            reference: None,
+            sampler,
+            lengths: &lengths,
+            advantages: &advantages,
+            micro_tokens: 3,
+            batch,
+            max_completion_length: 1,
+        };
+        grpo(s, &inputs)
+    };
+    for loss_type in ALL {
+        for importance_sampling_level in [ImportanceLevel::Token, ImportanceLevel::Sequence] {
+            let s = GrpoSettings { beta: 0.0, entropy_coef: 0.0, importance_sampling_level, ..settings(loss_type) };
+            let sampler = Some(SamplerLogprobs { logprobs: &sampled, max_ratio: 2.0 });
+            let (own, other) = (with(&s, None, Some(&old)), with(&s, sampler, Some(&old)));
+            for (t, weight) in weights.iter().enumerate() {
+                let (own, other) = (f64::from(own.grads.logprobs[t]), f64::from(other.grads.logprobs[t]));
+                assert!(own != 0.0 && (other - weight * own).abs() < 1e-6, "{loss_type:?} {t}: {other} {weight} {own}");
+            }
+            assert!((other.metrics.get("sampler_ratio") - weights.iter().sum::<f64>()).abs() < 1e-6);
+            assert_eq!((other.metrics.get("sampler_truncated"), own.metrics.get("sampler_truncated")), (1.0, 0.0));
+            // Where the model that trains is the old policy.
+            let sampler = Some(SamplerLogprobs { logprobs: &logprobs, max_ratio: 2.0 });
+            assert_eq!(with(&s, sampler, None).grads, with(&s, None, None).grads);
+        }
+    }
 }

@@ -83,6 +83,7 @@ mod tests {
                 stats: &stats,
                 old_logprobs: None,
                 reference_logprobs: None,
+                sampler: None,
                 lengths: &[1, 2],
                 advantages: &[],
                 micro_batch_tokens: 3,

@@ -17,7 +17,7 @@ mod psft;
 mod sdft;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
-pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
+pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs, SamplerLogprobs};
 pub use dft::Dft;
 pub use eaft::Eaft;
 pub use grpo::GrpoLoss;
@@ -54,7 +54,9 @@ pub fn of_config(config: &TrainConfig) -> Box<dyn Objective> {
 
 /// Whether a run needs a copy of the model that it starts from.
 pub fn needs_reference(config: &TrainConfig) -> bool {
-    of_config(config).needs().reference() || config.prior_kl.is_some() || config.train.l2_sp > 0.0
+    // What a server samples is held against the model without its adapter.
+    let served = config.rollout.as_ref().is_some_and(|rollout| rollout.server.is_some());
+    of_config(config).needs().reference() || config.prior_kl.is_some() || config.train.l2_sp > 0.0 || served
 }
 
 #[cfg(test)]

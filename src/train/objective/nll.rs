@@ -49,6 +49,7 @@ mod tests {
             stats: &stats,
             old_logprobs: None,
             reference_logprobs: None,
+            sampler: None,
             lengths,
             advantages: &[],
             micro_batch_tokens: logprobs.len(),

@@ -1,4 +1,4 @@
-//! Communicators: how the ranks (processes) that train one model together exchange data and agree on decisions.
+//! Communicators: how the ranks (processes) that work on one training run or one evaluation exchange data and agree on decisions.
 //!
 //! Every rank runs the same program on the same global batch. A rank computes its own share, and the shares are put together here, always in
 //! an order that does not depend on the number of ranks, so that 1, 2 and 4 ranks end with the same bytes (on a CPU). Rank 0 alone writes
@@ -22,6 +22,7 @@ use crate::io::json::named_differences;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::ops::Range;
 
 /// Floats of one message of [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
@@ -159,6 +160,34 @@ impl dyn Communicator + '_ {
         decode::<Result<T, Failure>>(&bytes)?.map_err(Failure::error)
     }
 
+    /// As [`on_root`](Self::on_root), for a result that rank 0 keeps for itself, such as a lock or an open file.
+    ///
+    /// # Errors
+    /// As [`on_root`](Self::on_root).
+    pub fn root_alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let mut kept = None;
+        self.on_root(|| work().map(|result| kept = Some(result)))?;
+        Ok(kept)
+    }
+
+    /// Do `work` for each item, one item on each rank at a time, and give what comes of them to `keep` on every rank: in the order of the items,
+    /// and after every round of as many items as there are ranks. See [`gather`](Self::gather) for the values.
+    ///
+    /// # Errors
+    /// Those of `work` and `keep`; and see [`Communicator::all_gather`].
+    pub fn in_rounds<I, T: Serialize + DeserializeOwned>(
+        &self,
+        items: &[I],
+        mut work: impl FnMut(&I) -> Result<Vec<T>>,
+        mut keep: impl FnMut(Vec<T>) -> Result<()>,
+    ) -> Result<()> {
+        for round in items.chunks(self.world_size()) {
+            let own = round.get(self.rank()).map(&mut work).transpose()?;
+            keep(self.gather(own.unwrap_or_default())?)?;
+        }
+        Ok(())
+    }
+
     /// `result` of this rank if every rank succeeded; else the error of the first rank that failed, on every rank.
     ///
     /// # Errors
@@ -229,6 +258,12 @@ impl dyn Communicator + '_ {
         }
         let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
         Ok(self.all_gather(&own)?.concat().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+    }
+}
+
+impl fmt::Debug for dyn Communicator + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.world_size())
     }
 }
 

@@ -51,8 +51,7 @@ pub struct TrainRequest {
 /// must end the others ([`Communicator::abort`]).
 ///
 /// # Errors
-/// See [`RunDir::open`] for a run directory that does not fit, and [`train`]. An input error if ranks differ in program, settings, data or
-/// weights.
+/// See [`RunDir::open`] for a run directory that does not fit, and [`train`]. An input error if ranks differ in settings, data or weights.
 pub fn launch(
     request: &TrainRequest,
     comm: &dyn Communicator,
@@ -170,11 +169,7 @@ fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
 
 /// What ranks must have alike before they begin, by name.
 fn same_job(request: &TrainRequest, data: &RunData) -> Result<serde_json::Value> {
-    let unreadable = |e: std::io::Error| Error::failed(format!("cannot read this program's own file: {e}"));
-    let program = std::fs::read(std::env::current_exe().map_err(unreadable)?).map_err(unreadable)?;
     Ok(serde_json::json!({
-        "jigsaw": env!("CARGO_PKG_VERSION"),
-        "checksum of the program": crc32fast::hash(&program),
         "settings": to_table(&request.config)?,
         "on a CPU": request.device.is_cpu(),
         "data": data.hash,

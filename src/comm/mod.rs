@@ -38,7 +38,7 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have
+/// The ranks that work together. Of the collectives, only [`Communicator::all_gather`] must be written for a new one; the others have
 /// implementations built on it, which a communicator replaces where it has faster ones.
 pub trait Communicator: Send + Sync {
     /// The number of this process, from 0.
@@ -65,6 +65,26 @@ pub trait Communicator: Send + Sync {
     /// What this rank has exchanged since the last call; none where nothing is sent.
     fn traffic(&self) -> Option<Traffic> {
         None
+    }
+
+    /// Begin to send at most 4 MiB to another rank, which receives what has this number in the order in which it was sent.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn send(&self, to: usize, number: usize, bytes: Vec<u8>) -> Result<()>;
+
+    /// Receive the next `length` bytes that another rank sends with this number.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`]; another number of bytes has come.
+    fn receive(&self, from: usize, number: usize, length: usize) -> Result<Vec<u8>>;
+
+    /// Wait until all that this rank has sent is on its way, so that its memory is free again.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn wait_for_sent(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Wait until every rank has come here.
@@ -235,6 +255,36 @@ impl dyn Communicator + '_ {
         }
         let all = self.all_gather(&encode(&own)?)?;
         Ok(all.iter().map(|bytes| decode::<Vec<T>>(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Begin to send numbers, or that there are none, to another rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn send_f32(&self, to: usize, number: usize, values: Option<&[f32]>) -> Result<()> {
+        self.send(to, number, vec![values.is_some().into()])?;
+        let mut pieces = values.unwrap_or_default().chunks(PIECE);
+        pieces.try_for_each(|piece| self.send(to, number, f32_bytes(&[piece])))
+    }
+
+    /// Whether another rank sends numbers, which [`receive_f32`](Self::receive_f32) must then receive.
+    ///
+    /// # Errors
+    /// See [`Communicator::receive`].
+    pub fn sends_f32(&self, from: usize, number: usize) -> Result<bool> {
+        Ok(self.receive(from, number, 1)? == [1])
+    }
+
+    /// Replace `values` by those that another rank sends.
+    ///
+    /// # Errors
+    /// See [`Communicator::receive`].
+    pub fn receive_f32(&self, from: usize, number: usize, values: &mut [f32]) -> Result<()> {
+        values.chunks_mut(PIECE).try_for_each(|piece| {
+            let bytes = self.receive(from, number, 4 * piece.len())?;
+            piece.iter_mut().zip(f32_values(&bytes)).for_each(|(value, received)| *value = received);
+            Ok(())
+        })
     }
 
     /// The numbers of every rank end to end, by rank.

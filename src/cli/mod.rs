@@ -169,7 +169,9 @@ fn explained(error: &clap::Error, said: &str) -> String {
 fn check_processes(command: &Command) -> Result<()> {
     match launcher::place() {
         (_, 0 | 1) => Ok(()),
-        _ if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Rollout(_) | Command::Score(_)) => Ok(()),
+        _ if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Rollout(_) | Command::Score(_)) => {
+            Ok(())
+        }
         (_, processes) => Err(Error::input(format!(
             "an MPI launcher has started {processes} processes, and of the commands only train, eval, rollout and score divide their work over \
              several; start this one without the launcher"

@@ -48,11 +48,7 @@ pub(super) fn one_process(comm: &dyn Communicator, what: &str) -> Result<()> {
 }
 
 /// As [`undo_if_refused`](refused::undo_if_refused); rank 0 cleans up.
-pub(super) fn undo_if_refused<T>(
-    comm: &dyn Communicator,
-    out: &Path,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+pub(super) fn undo_if_refused<T>(comm: &dyn Communicator, out: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     match comm.is_root() {
         true => refused::undo_if_refused(out, work),
         false => work(),

@@ -130,8 +130,7 @@ impl RolloutArgs {
             lines.update(p);
         };
         let note = |text: &str| bar.suspend(|| note(text));
-        let report =
-            undo_if_refused(comm, &request.out, || rollout(&request, &loader, comm, &note, progress));
+        let report = undo_if_refused(comm, &request.out, || rollout(&request, &loader, comm, &note, progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))

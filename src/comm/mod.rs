@@ -119,6 +119,9 @@ pub trait Communicator: Send + Sync {
         Ok(())
     }
 
+    /// Whether the terms and the sums of [`Communicator::all_reduce_sum`] are rounded to bf16 and sent as that. A communicator may ignore it.
+    fn round_gradients(&self, _on: bool) {}
+
     /// The ordered all-reduce. Adds to `sum`, which is the same on every rank before and after, the terms of rank 0 one after the other, then
     /// those of rank 1, and so on. With `filled` false, `sum` holds nothing yet and the first term replaces it. `counts` is the number of
     /// terms of each rank, the length of `own` among them; every term is as long as `sum`.

@@ -9,6 +9,7 @@
 use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_bytes, f32_values, share};
 use crate::io::running_time::RunningTime;
 use crate::{Error, Result};
+use half::bf16;
 use mpi_sys as ffi;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -30,7 +31,7 @@ const EXCHANGE: c_int = 1;
 const FAILURE: c_int = 2;
 const NUMBERED: c_int = 3;
 /// Bytes on the way to other ranks, above which a rank waits until they are received.
-const MOST_SENT: usize = 64 << 20;
+const MOST_SENT: usize = 32 << 20;
 /// How long a rank that has failed waits for the others to hear of it, before it ends them.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two looks for what has gone wrong.
@@ -92,6 +93,8 @@ struct State {
     kill: Option<u8>,
     /// What is on the way to other ranks.
     sent: Vec<(Message, Vec<u8>)>,
+    /// Gradients travel as bf16.
+    rounds: bool,
 }
 
 /// A message under way.
@@ -479,9 +482,17 @@ impl Communicator for MpiRanks {
         Ok(())
     }
 
+    fn round_gradients(&self, on: bool) {
+        self.lock().rounds = on;
+    }
+
     fn all_reduce_sum(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
         // Each rank adds up a part of the numbers, in the order of ranks, and gives the sums to all.
-        let ranks = self.world_size();
+        let (ranks, rounds) = (self.world_size(), self.lock().rounds);
+        let (width, pack, unpack): (usize, Pack, Unpack) = match rounds {
+            true => (2, bf16_bytes, |bytes| bf16_values(bytes).collect()),
+            false => (4, f32_bytes, |bytes| f32_values(bytes).collect()),
+        };
         check_length(own.len(), counts[self.rank])?;
         for (index, sum) in sum.chunks_mut(PIECE).enumerate() {
             let at = index * PIECE;
@@ -490,22 +501,22 @@ impl Communicator for MpiRanks {
             for part in (0..ranks).map(of) {
                 sent.extend(own.iter().map(|term| &term[at + part.start..at + part.end]));
             }
-            let bytes = 4 * own.len();
+            let bytes = width * own.len();
             let parts: Vec<Range<usize>> =
                 (0..ranks).map(|rank| bytes * of(rank).start..bytes * of(rank).end).collect();
-            let sent = f32_bytes(&sent);
+            let sent = pack(&sent);
             let part = of(self.rank);
-            let lengths: Vec<usize> = counts.iter().map(|count| 4 * count * part.len()).collect();
+            let lengths: Vec<usize> = counts.iter().map(|count| width * count * part.len()).collect();
             let terms = self.exchange(sent, &parts, &lengths)?;
             let mut filled = filled;
-            for term in terms.chunks_exact((4 * part.len()).max(1)) {
-                add(&mut sum[part.clone()], filled, f32_values(term));
+            for term in terms.chunks_exact((width * part.len()).max(1)) {
+                add(&mut sum[part.clone()], filled, unpack(term).into_iter());
                 filled = true;
             }
-            let own = f32_bytes(&[&sum[part.clone()]]);
-            let lengths: Vec<usize> = (0..ranks).map(|rank| 4 * share(sum.len(), rank, ranks).len()).collect();
-            let all = self.exchange(own, &vec![0..4 * part.len(); ranks], &lengths)?;
-            sum.iter_mut().zip(f32_values(&all)).for_each(|(value, received)| *value = received);
+            let own = pack(&[&sum[part.clone()]]);
+            let lengths: Vec<usize> = (0..ranks).map(|rank| width * share(sum.len(), rank, ranks).len()).collect();
+            let all = self.exchange(own, &vec![0..width * part.len(); ranks], &lengths)?;
+            sum.copy_from_slice(&unpack(&all));
         }
         Ok(())
     }
@@ -522,6 +533,18 @@ impl Drop for MpiRanks {
             };
         }
     }
+}
+
+/// Numbers to bytes and back.
+type Pack = fn(&[&[f32]]) -> Vec<u8>;
+type Unpack = fn(&[u8]) -> Vec<f32>;
+
+fn bf16_bytes(slices: &[&[f32]]) -> Vec<u8> {
+    slices.iter().flat_map(|slice| slice.iter()).flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+}
+
+fn bf16_values(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
 }
 
 /// Whether a message is complete.

@@ -263,7 +263,8 @@ fn ranks_take_whole_batches_and_leave_the_bytes_of_one_process() {
             evaluate_in(&directory, &from_fn(respond), &task(20), &plan(3), &sampling, |_| {})
         })
     };
-    let responses = |out: &str| std::fs::read_to_string(dir.path().join(out).join("responses.jsonl")).unwrap_or_default();
+    let responses =
+        |out: &str| std::fs::read_to_string(dir.path().join(out).join("responses.jsonl")).unwrap_or_default();
     let expected = evaluate(1, "alone", None).remove(0).unwrap().summary;
     for ranks in 2..=4 {
         let out = ranks.to_string();

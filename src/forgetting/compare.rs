@@ -124,7 +124,9 @@ pub fn run(
         (None, Some(base)) => {
             let out = request.out.join("base");
             progress.stage(&format!("base: {}", base.display()));
-            bench::run(&prepared, base, (loader, comm), &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            bench::run(&prepared, base, (loader, comm), &out, request.fresh, &mut |name, p| {
+                progress.evaluating(name, p)
+            })?;
             out
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),

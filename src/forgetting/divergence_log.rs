@@ -178,13 +178,15 @@ mod tests {
     fn an_interrupted_file_goes_on_at_a_whole_batch() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
+        let mut moved =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         moved.append(batch(0..8)).unwrap();
         moved.append(batch(8..16)).unwrap();
         let path = dir.path().join("set.jsonl");
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
+        let mut moved =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
@@ -198,8 +200,9 @@ mod tests {
     fn lines_of_an_earlier_version_without_gold_answers_are_measured_again() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let open =
-            |has_gold: &[bool]| DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false, &Single).unwrap();
+        let open = |has_gold: &[bool]| {
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false, &Single).unwrap()
+        };
         let mut moved = open(&[false; 20]);
         [0..8, 8..16, 16..20].into_iter().for_each(|part| moved.append(batch(part)).unwrap());
         drop(moved);
@@ -217,13 +220,18 @@ mod tests {
             .unwrap()
             .append(batch(0..8))
             .unwrap();
-        let error = DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false, &Single).unwrap_err();
+        let error =
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false, &Single).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
-        let error = DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false, &Single).unwrap_err();
+        let error =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false, &Single).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
         assert!(
-            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true, &Single).unwrap().lines.is_empty()
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true, &Single)
+                .unwrap()
+                .lines
+                .is_empty()
         );
     }
 }

@@ -8,8 +8,8 @@ use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
 use crate::comm::{Communicator, Single};
 use crate::nn::{
-    GradOrder, GradTarget, Parameter, ParameterGrads, Tape, ThreadOrder, Value, in_main_memory, join_ordered, kl_from, numbers,
-    parallel_map,
+    GradOrder, GradTarget, Parameter, ParameterGrads, Tape, ThreadOrder, Value, in_main_memory, join_ordered, kl_from,
+    numbers, parallel_map,
 };
 use crate::{Error, Result, rng};
 use candle_core::Tensor;
@@ -220,7 +220,8 @@ impl Model {
             });
             for root in 0..shards.len() {
                 let has_next = root + 1 < shards.len() && is_second(root + 1);
-                if let Some(backward) = backward.take_if(|_| root == comm.rank() || has_next && root + 1 == comm.rank()) {
+                if let Some(backward) = backward.take_if(|_| root == comm.rank() || has_next && root + 1 == comm.rank())
+                {
                     backward()?;
                 }
                 if !has_next {

@@ -165,11 +165,7 @@ mod tests {
     #[test]
     fn a_first_pass_that_fails_does_not_block_the_second() {
         let (order, p) = (ThreadOrder::default(), parameter("p"));
-        let (first, second) = join_ordered(
-            &order,
-            || Err(Error::failed("no")),
-            || order.wait_for(&p),
-        );
+        let (first, second) = join_ordered(&order, || Err(Error::failed("no")), || order.wait_for(&p));
         assert!(first.is_err() && second.is_ok());
         assert!(order.mark_added(&p).is_ok());
         assert!(order.mark_added(&p).unwrap_err().to_string().contains("two gradients in one pass"));

@@ -16,7 +16,7 @@ use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoi
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
-use crate::train::settings::{Method, TrainConfig};
+use crate::train::settings::{CommDtype, Method, TrainConfig};
 use crate::{Error, Result, hub, nn, rng};
 use candle_core::Device;
 use rayon::prelude::*;
@@ -77,6 +77,7 @@ fn on_this_thread(
     let callback = if comm.is_root() { callback } else { &mut silent };
     // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
     let (data, processor) = open(request)?;
+    comm.round_gradients(request.config.train.comm_dtype == CommDtype::Bf16);
     if comm.world_size() > 1 {
         comm.check_same(&same_job(request, &data)?)?;
     }

@@ -194,7 +194,8 @@ fn an_output_directory_with_other_files_is_refused() {
     let prepared = bench.prepare(&settings(4)).unwrap();
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].role }}").unwrap();
     assert!(!prepared[0].serves(&bench.path("model")).unwrap());
-    let said = refusal(run(&prepared, &bench.path("model"), (&loader(), &Single), &bench.path("out"), false, &mut |_, _| {}));
+    let said =
+        refusal(run(&prepared, &bench.path("model"), (&loader(), &Single), &bench.path("out"), false, &mut |_, _| {}));
     assert!(said.contains("are not those that pope was prepared for"), "{said}");
 }
 

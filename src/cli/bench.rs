@@ -3,6 +3,7 @@
 use super::eval_table::{benchmark_table, usage_line};
 use super::output::{note, print, status};
 use super::progress::EvalProgress;
+use crate::comm::Communicator;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark, RESULTS_CSV, RESULTS_JSON};
 use crate::eval::{EvalResult, PREDICTIONS};
 use crate::model::ModelLoader;
@@ -19,7 +20,7 @@ pub(super) fn evaluate(
     specs: &[BenchmarkSpec],
     settings: &BenchmarkSettings,
     model: &Path,
-    loader: &ModelLoader,
+    (loader, comm): (&ModelLoader, &dyn Communicator),
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
@@ -27,7 +28,7 @@ pub(super) fn evaluate(
     let prepared = bench::prepare(specs, settings, model)?;
     tell_of_predictions(&prepared);
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, loader, out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run(&prepared, model, (loader, comm), out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     print(&format!("{}\n{}", model.display(), outcome(&prepared, &results?, None, out)))
 }

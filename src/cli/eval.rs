@@ -4,14 +4,15 @@ use super::device::ComputeArgs;
 use super::eval_table::{dataset_table, usage_line};
 use super::output::{note, print};
 use super::progress::{bar, begin};
+use super::ranks::{one_process, undo_if_refused};
 use super::{bench, eval_compare, hub};
+use crate::comm::Communicator;
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{
     EvalRequest, ServerEvalRequest, SolverEvalRequest, evaluate_checkpoint, evaluate_server, evaluate_solver,
 };
 use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
-use crate::io::refused::undo_if_refused;
 use crate::model::{ModelLoader, SamplingParams};
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
@@ -195,33 +196,38 @@ enum Work {
 
 impl EvalArgs {
     /// Evaluate and print the table.
-    pub fn run(mut self) -> Result<()> {
-        self.clone().work()?;
+    pub fn run(mut self, comm: &dyn Communicator) -> Result<()> {
+        match self.clone().work()? {
+            Work::Dataset(_) | Work::Benchmarks { .. } | Work::Comparison(..) => {}
+            Work::ServerDataset(_) | Work::ServerBenchmarks { .. } => one_process(comm, "eval --api")?,
+            Work::Solver(_) => one_process(comm, "eval --solver")?,
+            Work::Rescore(_) => one_process(comm, "eval --rescore")?,
+        }
         if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;
         }
         // With --api it is the model's name at the server.
         if self.api.is_none() {
-            self.model = hub::models(&self.model)?;
+            self.model = comm.on_root(|| hub::models(&self.model))?;
         }
-        self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
+        self.baseline = comm.on_root(|| self.baseline.as_deref().map(hub::model).transpose())?;
         let (out, loader) = (self.out.clone(), self.compute.open()?);
-        undo_if_refused(&out, || self.evaluate(&loader))
+        undo_if_refused(comm, &out, || self.evaluate(&loader, comm))
     }
 
     /// Do what is to be done.
-    fn evaluate(self, loader: &ModelLoader) -> Result<()> {
+    fn evaluate(self, loader: &ModelLoader, comm: &dyn Communicator) -> Result<()> {
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request, rules) => eval_compare::compare(&request, &rules, loader),
+            Work::Comparison(request, rules) => eval_compare::compare(&request, &rules, loader, comm),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
-                bench::evaluate(&specs, &settings, &model, loader, &out, fresh)
+                bench::evaluate(&specs, &settings, &model, (loader, comm), &out, fresh)
             }
             Work::ServerBenchmarks { specs, settings, endpoint, out, fresh } => {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|_, progress| evaluate_checkpoint(&request, loader, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, loader, comm, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::Solver(request) => {

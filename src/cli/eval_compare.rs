@@ -2,6 +2,7 @@
 
 use super::output::{print, status};
 use super::progress::{EvalProgress, NamedProgress, bar};
+use crate::comm::Communicator;
 use crate::forgetting::{
     CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, GATE_MD,
     GateRule, Verdict, aggregates, divergences, gate_table, judge, run, summary, table,
@@ -12,9 +13,14 @@ use crate::sampling::SampleProgress;
 use crate::{Error, Result};
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &CompareRequest, rules: &[GateRule], loader: &ModelLoader) -> Result<()> {
+pub(super) fn compare(
+    request: &CompareRequest,
+    rules: &[GateRule],
+    loader: &ModelLoader,
+    comm: &dyn Communicator,
+) -> Result<()> {
     let mut lines = CompareProgress::default();
-    let found = run(request, loader, &mut lines);
+    let found = run(request, (loader, comm), &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
     let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
@@ -26,7 +32,7 @@ pub(super) fn compare(request: &CompareRequest, rules: &[GateRule], loader: &Mod
     let judgements = judge(&found, rules)?;
     let table = gate_table(&judgements);
     let path = request.out.join(GATE_MD);
-    files::write_atomic(&path, table.as_bytes())?;
+    comm.on_root(|| files::write_atomic(&path, table.as_bytes()))?;
     print(&format!("\n{table}{}\n", path.display()))?;
     match judgements.iter().filter(|judgement| judgement.verdict == Verdict::Lost).count() {
         0 => Ok(()),

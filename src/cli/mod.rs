@@ -12,6 +12,7 @@ mod hub;
 pub mod model;
 mod output;
 mod progress;
+mod ranks;
 pub mod report;
 pub mod rollout;
 pub mod score;
@@ -24,6 +25,7 @@ use crate::train::known_names;
 use crate::{Error, Result};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use ranks::on_ranks;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -76,10 +78,10 @@ impl Command {
         let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
         match self {
             Command::Gen(args) => done(args.run()),
-            Command::Train(args) => args.run(),
-            Command::Rollout(args) => done(args.run()),
-            Command::Eval(args) => done(args.run()),
-            Command::Score(args) => done(args.run()),
+            Command::Train(args) => on_ranks(|comm| args.run(comm)),
+            Command::Rollout(args) => on_ranks(|comm| done(args.run(comm))),
+            Command::Eval(args) => on_ranks(|comm| done(args.run(comm))),
+            Command::Score(args) => on_ranks(|comm| done(args.run(comm))),
             Command::Dynamics(args) => done(args.run()),
             Command::Report(args) => done(args.run()),
             Command::Study(args) => args.run(),
@@ -167,10 +169,12 @@ fn explained(error: &clap::Error, said: &str) -> String {
 fn check_processes(command: &Command) -> Result<()> {
     match launcher::place() {
         (_, 0 | 1) => Ok(()),
-        _ if matches!(command, Command::Train(_)) => Ok(()),
+        _ if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Rollout(_) | Command::Score(_)) => {
+            Ok(())
+        }
         (_, processes) => Err(Error::input(format!(
-            "an MPI launcher has started {processes} processes, and of the commands only train divides its work over several; start this one \
-             without the launcher"
+            "an MPI launcher has started {processes} processes, and of the commands only train, eval, rollout and score divide their work over \
+             several; start this one without the launcher"
         ))),
     }
 }
@@ -200,7 +204,7 @@ pub fn run() -> ExitCode {
             return refuse(u8::try_from(e.exit_code()).unwrap_or(2), || {
                 if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
                     // clap would print the argument as it is.
-                    output::status(&explained);
+                    output::say(&explained);
                 } else if e.use_stderr() && explained != said {
                     output::lines(&explained);
                 } else {

@@ -1,13 +1,18 @@
 //! Progress bars on stderr. indicatif hides them when stderr is not a terminal.
 
+use super::output::is_silent;
 use crate::io::text::visible;
 use crate::sampling::SampleProgress;
 use crate::stats::table::duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 
-/// A progress bar on stderr, hidden when stderr is not a terminal. `template` follows the bar itself; the times follow that.
+/// A progress bar on stderr, hidden when stderr is not a terminal, and on every rank but 0. `template` follows the bar itself; the times follow
+/// that.
 pub fn bar(length: usize, template: &str) -> ProgressBar {
+    if is_silent() {
+        return ProgressBar::hidden();
+    }
     ProgressBar::new(length as u64).with_style(style(&format!("{{wide_bar}} {template}, {{times}}")))
 }
 

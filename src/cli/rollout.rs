@@ -4,9 +4,10 @@ use super::device::ComputeArgs;
 use super::hub;
 use super::output::{note, print, status};
 use super::progress::{bar, begin, times};
+use super::ranks::{one_process, undo_if_refused};
 use crate::Result;
+use crate::comm::Communicator;
 use crate::io::files;
-use crate::io::refused::undo_if_refused;
 use crate::sampling::SampleProgress;
 use crate::sampling::chat_api::REQUEST_TIMEOUT;
 use crate::sampling::rollout::{FinalAnswer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
@@ -109,12 +110,15 @@ Examples:
 
 impl RolloutArgs {
     /// Sample, keep, write; print the table.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(mut self, comm: &dyn Communicator) -> Result<()> {
         self.clone().request()?;
+        if self.teacher.is_some() {
+            one_process(comm, "rollout --teacher")?;
+        }
         if !self.data.is_file() {
             files::require_dir(&self.data, "dataset")?;
         }
-        self.model = self.model.as_deref().map(hub::model).transpose()?;
+        self.model = comm.on_root(|| self.model.as_deref().map(hub::model).transpose())?;
         let loader = self.compute.open()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts{msg}");
@@ -125,8 +129,8 @@ impl RolloutArgs {
             bar.set_message(format!(", {:.1} % right", percent(p)));
             lines.update(p);
         };
-        let report =
-            undo_if_refused(&request.out, || rollout(&request, &loader, &|text| bar.suspend(|| note(text)), progress));
+        let note = |text: &str| bar.suspend(|| note(text));
+        let report = undo_if_refused(comm, &request.out, || rollout(&request, &loader, comm, &note, progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))

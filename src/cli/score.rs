@@ -4,13 +4,14 @@ use super::device::ComputeArgs;
 use super::hub;
 use super::output::print;
 use super::progress::bar;
-use crate::eval::{missing_responses, score_responses};
+use crate::comm::Communicator;
+use crate::eval::{ResponseScore, check_ranks, missing_responses, score_responses};
 use crate::io::text::counted;
 use crate::io::{files, output_dir};
 use crate::model::Processor;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result, tasks};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 /// Ids listed in a message.
@@ -43,7 +44,7 @@ pub struct ScoreArgs {
 
 impl ScoreArgs {
     /// Score, write the file, print the mean.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, comm: &dyn Communicator) -> Result<()> {
         if !(1..=MAX_RESPONSES).contains(&self.batch_size) {
             return Err(Error::input(format!("--batch-size {}: must be from 1 to {MAX_RESPONSES}", self.batch_size)));
         }
@@ -71,40 +72,47 @@ impl ScoreArgs {
                 missing[..missing.len().min(NAMED)].join(", ")
             )));
         }
-        let dir = hub::model(&self.model)?;
+        let dir = comm.on_root(|| hub::model(&self.model))?;
         let loader = self.compute.open()?;
+        check_ranks(comm, &dir, &loader, task.as_ref(), self.batch_size)?;
         let processor = Processor::from_dir(&dir)?;
         let model = loader.frozen(&dir)?;
-        let _lock = output_dir::lock_file(&self.out)?;
+        let _lock = comm.root_alone(|| output_dir::lock_file(&self.out))?;
         let bar = bar(task.len(), "{pos}/{len} records");
         let (mut nats, mut tokens) = (0.0, 0);
-        let mut failure = None;
-        let written = files::write_atomic_with(&self.out, |file| {
-            let mut out = BufWriter::new(file);
-            for start in (0..task.len()).step_by(self.batch_size) {
-                let examples = start..(start + self.batch_size).min(task.len());
-                let scores = match score_responses(&model, &processor, task.as_ref(), examples.clone()) {
-                    Ok(scores) => scores,
-                    Err(e) => {
-                        failure = Some(e);
-                        return Err(std::io::Error::other("scoring failed"));
+        let starts: Vec<usize> = (0..task.len()).step_by(self.batch_size).collect();
+        let score = |&start: &usize| {
+            let examples = start..(start + self.batch_size).min(task.len());
+            score_responses(&model, &processor, task.as_ref(), examples)
+        };
+        let mut score_all = |out: &mut dyn Write| {
+            let mut write = |score: ResponseScore| -> io::Result<()> {
+                nats -= score.logprobs.iter().map(|&p| f64::from(p)).sum::<f64>();
+                tokens += score.token_ids.len();
+                bar.inc(1);
+                serde_json::to_writer(&mut *out, &score)?;
+                out.write_all(b"\n")
+            };
+            let unwritten = |e| Error::failed(format!("cannot write {}: {e}", self.out.display()));
+            comm.in_rounds(&starts, score, |scores| scores.into_iter().try_for_each(&mut write).map_err(unwritten))
+        };
+        let scored = match comm.is_root() {
+            false => score_all(&mut io::sink()),
+            true => {
+                let mut scored = Ok(());
+                let written = files::write_atomic_with(&self.out, |file| {
+                    let mut out = BufWriter::new(file);
+                    scored = score_all(&mut out);
+                    if scored.is_err() {
+                        return Err(io::Error::other("scoring failed"));
                     }
-                };
-                for score in scores {
-                    nats -= score.logprobs.iter().map(|&p| f64::from(p)).sum::<f64>();
-                    tokens += score.token_ids.len();
-                    serde_json::to_writer(&mut out, &score)?;
-                    out.write_all(b"\n")?;
-                }
-                bar.set_position(examples.end as u64);
+                    out.flush()
+                });
+                scored.and(written)
             }
-            out.flush()
-        });
+        };
         bar.finish_and_clear();
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        written?;
+        scored?;
         let per_token = nats / tokens.max(1) as f64;
         print(&format!(
             "{}, {}, {per_token:.4} nats a token, perplexity {:.4}\n{}\n",

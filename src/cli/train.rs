@@ -2,11 +2,11 @@
 
 use super::device::DeviceArgs;
 use super::hub;
-use super::output::{self, print, status};
+use super::output::{print, status};
 use super::progress::{bar, times};
-use crate::comm::{Communicator, launcher};
+use super::ranks::undo_if_refused;
+use crate::comm::Communicator;
 use crate::io::files;
-use crate::io::refused::undo_if_refused;
 use crate::io::text::{counted, hide_keys};
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
@@ -88,23 +88,7 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
-    pub fn run(self) -> Result<ExitCode> {
-        let comm = launcher::connect()?;
-        let comm = comm.as_ref();
-        // All ranks end together: one that fails now is heard.
-        let ended = self.run_on(comm).and_then(|code| comm.barrier().map(|()| code));
-        match ended {
-            Err(error) if comm.abort(&error) && !comm.is_root() => Ok(ExitCode::from(error.exit_code())),
-            // Before the communicator ends, and with it this process.
-            Err(error) => {
-                output::error(&error);
-                Ok(ExitCode::from(error.exit_code()))
-            }
-            ended => ended,
-        }
-    }
-
-    fn run_on(mut self, comm: &dyn Communicator) -> Result<ExitCode> {
+    pub fn run(mut self, comm: &dyn Communicator) -> Result<ExitCode> {
         if (self.print_config || self.dry_run) && !comm.is_root() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -148,9 +132,8 @@ impl TrainArgs {
         }
         let signals = Signals::listen()?;
         let mut progress = TrainProgress::new();
-        let train = |callback: &mut (dyn TrainerCallback + Send)| match comm.is_root() {
-            true => undo_if_refused(&task.out, || launch(&task, comm, &signals.stop, callback)),
-            false => launch(&task, comm, &signals.stop, callback),
+        let train = |callback: &mut (dyn TrainerCallback + Send)| {
+            undo_if_refused(comm, &task.out, || launch(&task, comm, &signals.stop, callback))
         };
         let command = self
             .metrics_command
@@ -172,7 +155,6 @@ impl TrainArgs {
                 }
                 return Ok(ExitCode::from(if comm.any(signals.exit_code() == 143)? { 143 } else { 130 }));
             }
-            _ if !comm.is_root() => {}
             TrainOutcome::Finished(finished) => {
                 print(&format!("{}\n{}\n", describe(&finished), task.out.join("model").display()))?;
             }

@@ -1,4 +1,4 @@
-//! Communicators: how the ranks (processes) that train one model together exchange data and agree on decisions.
+//! Communicators: how the ranks (processes) that work on one training run or one evaluation exchange data and agree on decisions.
 //!
 //! Every rank runs the same program on the same global batch. A rank computes its own share, and the shares are put together here, always in
 //! an order that does not depend on the number of ranks, so that 1, 2 and 4 ranks end with the same bytes (on a CPU). Rank 0 alone writes
@@ -22,6 +22,7 @@ use crate::io::json::named_differences;
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::ops::Range;
 
 /// Floats of one message of [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
@@ -37,7 +38,7 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have
+/// The ranks that work together. Of the collectives, only [`Communicator::all_gather`] must be written for a new one; the others have
 /// implementations built on it, which a communicator replaces where it has faster ones.
 pub trait Communicator: Send + Sync {
     /// The number of this process, from 0.
@@ -64,6 +65,26 @@ pub trait Communicator: Send + Sync {
     /// What this rank has exchanged since the last call; none where nothing is sent.
     fn traffic(&self) -> Option<Traffic> {
         None
+    }
+
+    /// Begin to send at most 4 MiB to another rank, which receives what has this number in the order in which it was sent.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn send(&self, to: usize, number: usize, bytes: Vec<u8>) -> Result<()>;
+
+    /// Receive the next `length` bytes that another rank sends with this number.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`]; another number of bytes has come.
+    fn receive(&self, from: usize, number: usize, length: usize) -> Result<Vec<u8>>;
+
+    /// Wait until all that this rank has sent is on its way, so that its memory is free again.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn wait_for_sent(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Wait until every rank has come here.
@@ -97,6 +118,9 @@ pub trait Communicator: Send + Sync {
         }
         Ok(())
     }
+
+    /// Whether the terms and the sums of [`Communicator::all_reduce_sum`] are rounded to bf16 and sent as that. A communicator may ignore it.
+    fn round_gradients(&self, _on: bool) {}
 
     /// The ordered all-reduce. Adds to `sum`, which is the same on every rank before and after, the terms of rank 0 one after the other, then
     /// those of rank 1, and so on. With `filled` false, `sum` holds nothing yet and the first term replaces it. `counts` is the number of
@@ -159,6 +183,34 @@ impl dyn Communicator + '_ {
         decode::<Result<T, Failure>>(&bytes)?.map_err(Failure::error)
     }
 
+    /// As [`on_root`](Self::on_root), for a result that rank 0 keeps for itself, such as a lock or an open file.
+    ///
+    /// # Errors
+    /// As [`on_root`](Self::on_root).
+    pub fn root_alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let mut kept = None;
+        self.on_root(|| work().map(|result| kept = Some(result)))?;
+        Ok(kept)
+    }
+
+    /// Do `work` for each item, one item on each rank at a time, and give what comes of them to `keep` on every rank: in the order of the items,
+    /// and after every round of as many items as there are ranks. See [`gather`](Self::gather) for the values.
+    ///
+    /// # Errors
+    /// Those of `work` and `keep`; and see [`Communicator::all_gather`].
+    pub fn in_rounds<I, T: Serialize + DeserializeOwned>(
+        &self,
+        items: &[I],
+        mut work: impl FnMut(&I) -> Result<Vec<T>>,
+        mut keep: impl FnMut(Vec<T>) -> Result<()>,
+    ) -> Result<()> {
+        for round in items.chunks(self.world_size()) {
+            let own = round.get(self.rank()).map(&mut work).transpose()?;
+            keep(self.gather(own.unwrap_or_default())?)?;
+        }
+        Ok(())
+    }
+
     /// `result` of this rank if every rank succeeded; else the error of the first rank that failed, on every rank.
     ///
     /// # Errors
@@ -208,6 +260,36 @@ impl dyn Communicator + '_ {
         Ok(all.iter().map(|bytes| decode::<Vec<T>>(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
+    /// Begin to send numbers, or that there are none, to another rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn send_f32(&self, to: usize, number: usize, values: Option<&[f32]>) -> Result<()> {
+        self.send(to, number, vec![values.is_some().into()])?;
+        let mut pieces = values.unwrap_or_default().chunks(PIECE);
+        pieces.try_for_each(|piece| self.send(to, number, f32_bytes(&[piece])))
+    }
+
+    /// Whether another rank sends numbers, which [`receive_f32`](Self::receive_f32) must then receive.
+    ///
+    /// # Errors
+    /// See [`Communicator::receive`].
+    pub fn sends_f32(&self, from: usize, number: usize) -> Result<bool> {
+        Ok(self.receive(from, number, 1)? == [1])
+    }
+
+    /// Replace `values` by those that another rank sends.
+    ///
+    /// # Errors
+    /// See [`Communicator::receive`].
+    pub fn receive_f32(&self, from: usize, number: usize, values: &mut [f32]) -> Result<()> {
+        values.chunks_mut(PIECE).try_for_each(|piece| {
+            let bytes = self.receive(from, number, 4 * piece.len())?;
+            piece.iter_mut().zip(f32_values(&bytes)).for_each(|(value, received)| *value = received);
+            Ok(())
+        })
+    }
+
     /// The numbers of every rank end to end, by rank.
     ///
     /// # Errors
@@ -229,6 +311,12 @@ impl dyn Communicator + '_ {
         }
         let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
         Ok(self.all_gather(&own)?.concat().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+    }
+}
+
+impl fmt::Debug for dyn Communicator + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.world_size())
     }
 }
 

@@ -9,6 +9,7 @@
 use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_bytes, f32_values, share};
 use crate::io::running_time::RunningTime;
 use crate::{Error, Result};
+use half::bf16;
 use mpi_sys as ffi;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -24,9 +25,13 @@ const TIMEOUT_VARIABLE: &str = "JIGSAW_COMM_TIMEOUT";
 const TIMEOUT_SECONDS: f64 = 600.0;
 /// Bytes of one message. Larger ones are cut: immediate sends of gigabytes are known to hang.
 const MESSAGE: usize = 4 << 20;
-/// Tags: of the messages of an exchange, and of those that say why a rank has failed.
+/// Tags: of the messages of an exchange, of those that say why a rank has failed, and of those from one rank to another, to which their number is
+/// added.
 const EXCHANGE: c_int = 1;
 const FAILURE: c_int = 2;
+const NUMBERED: c_int = 3;
+/// Bytes on the way to other ranks, above which a rank waits until they are received.
+const MOST_SENT: usize = 32 << 20;
 /// How long a rank that has failed waits for the others to hear of it, before it ends them.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two looks for what has gone wrong.
@@ -86,6 +91,10 @@ struct State {
     told: bool,
     /// The ranks cannot end together any more: MPI is to end them, with this exit code.
     kill: Option<u8>,
+    /// What is on the way to other ranks.
+    sent: Vec<(Message, Vec<u8>)>,
+    /// Gradients travel as bf16.
+    rounds: bool,
 }
 
 /// A message under way.
@@ -165,8 +174,8 @@ impl MpiRanks {
                 let (from, to) = (piece(&places[rank]), piece(&parts[rank]));
                 // SAFETY: both buffers live until all messages are complete, or for ever.
                 begun = begun.and_then(|()| unsafe {
-                    self.receive(rank, &mut received[from], &mut messages)?;
-                    self.send(rank, EXCHANGE, &own[to.clone()], &mut messages)
+                    self.begin_receive(rank, EXCHANGE, &mut received[from], &mut messages)?;
+                    self.begin_send(rank, EXCHANGE, &own[to.clone()], &mut messages)
                 });
                 state.traffic.bytes += to.len() as u64;
             }
@@ -180,11 +189,24 @@ impl MpiRanks {
         Ok(received)
     }
 
+    /// Wait until other ranks have received what this one has sent.
+    fn complete_sent(&self, state: &mut State) -> Result<()> {
+        let (messages, bytes): (Vec<_>, Vec<_>) = std::mem::take(&mut state.sent).into_iter().unzip();
+        let began = Instant::now();
+        let completed = self.complete(state, messages);
+        state.traffic.seconds += began.elapsed().as_secs_f64();
+        if completed.is_err() {
+            // MPI may still read them.
+            std::mem::forget(bytes);
+        }
+        completed
+    }
+
     /// Begin to receive from a rank, unless it is nothing.
     ///
     /// # Safety
     /// `to` must live until the message is complete.
-    unsafe fn receive(&self, rank: usize, to: &mut [u8], messages: &mut Vec<Message>) -> Result<()> {
+    unsafe fn begin_receive(&self, rank: usize, tag: c_int, to: &mut [u8], messages: &mut Vec<Message>) -> Result<()> {
         if to.is_empty() {
             return Ok(());
         }
@@ -193,7 +215,7 @@ impl MpiRanks {
             let mut request = ffi::RSMPI_REQUEST_NULL;
             let (length, peer) = (to.len() as c_int, rank as c_int);
             let place = to.as_mut_ptr().cast::<c_void>();
-            check(ffi::MPI_Irecv(place, length, ffi::RSMPI_UINT8_T, peer, EXCHANGE, self.world, &mut request))?;
+            check(ffi::MPI_Irecv(place, length, ffi::RSMPI_UINT8_T, peer, tag, self.world, &mut request))?;
             messages.push(Message { request, peer: rank, expected: Some(to.len()) });
         }
         Ok(())
@@ -203,7 +225,7 @@ impl MpiRanks {
     ///
     /// # Safety
     /// `bytes` must live until the message is complete.
-    unsafe fn send(&self, rank: usize, tag: c_int, bytes: &[u8], messages: &mut Vec<Message>) -> Result<()> {
+    unsafe fn begin_send(&self, rank: usize, tag: c_int, bytes: &[u8], messages: &mut Vec<Message>) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -319,7 +341,7 @@ impl MpiRanks {
         let mut messages = Vec::new();
         for rank in self.others() {
             // SAFETY: the bytes are never freed.
-            unsafe { self.send(rank, FAILURE, &bytes, &mut messages)? };
+            unsafe { self.begin_send(rank, FAILURE, &bytes, &mut messages)? };
         }
         std::mem::forget(bytes);
         let began = Instant::now();
@@ -364,6 +386,44 @@ impl Communicator for MpiRanks {
         let all = self.exchange(own.to_vec(), &vec![0..own.len(); ranks], &lengths)?;
         let mut rest = all.as_slice();
         Ok(lengths.iter().map(|&length| rest.split_off(..length).unwrap_or_default().to_vec()).collect())
+    }
+
+    fn send(&self, to: usize, number: usize, bytes: Vec<u8>) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(error) = self.broken(&state) {
+            return Err(error);
+        }
+        state.sent.retain_mut(|(message, _)| !is_complete(message).unwrap_or(false));
+        let mut messages = Vec::new();
+        // SAFETY: the bytes are kept until the message is complete, or for ever.
+        unsafe { self.begin_send(to, NUMBERED + number as c_int, &bytes, &mut messages)? };
+        state.traffic.bytes += bytes.len() as u64;
+        state.sent.extend(messages.pop().map(|message| (message, bytes)));
+        match state.sent.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MOST_SENT {
+            true => self.complete_sent(&mut state),
+            false => Ok(()),
+        }
+    }
+
+    fn receive(&self, from: usize, number: usize, length: usize) -> Result<Vec<u8>> {
+        let mut state = self.lock();
+        if let Some(error) = self.broken(&state) {
+            return Err(error);
+        }
+        let (mut received, mut messages, began) = (vec![0; length], Vec::new(), Instant::now());
+        // SAFETY: the buffer lives until the message is complete, or for ever.
+        let begun = unsafe { self.begin_receive(from, NUMBERED + number as c_int, &mut received, &mut messages) };
+        if let Err(error) = begun.and_then(|()| self.complete(&mut state, messages)) {
+            // MPI may still write into it.
+            std::mem::forget(received);
+            return Err(error);
+        }
+        state.traffic.seconds += began.elapsed().as_secs_f64();
+        Ok(received)
+    }
+
+    fn wait_for_sent(&self) -> Result<()> {
+        self.complete_sent(&mut self.lock())
     }
 
     fn abort(&self, error: &Error) -> bool {
@@ -422,9 +482,17 @@ impl Communicator for MpiRanks {
         Ok(())
     }
 
+    fn round_gradients(&self, on: bool) {
+        self.lock().rounds = on;
+    }
+
     fn all_reduce_sum(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
         // Each rank adds up a part of the numbers, in the order of ranks, and gives the sums to all.
-        let ranks = self.world_size();
+        let (ranks, rounds) = (self.world_size(), self.lock().rounds);
+        let (width, pack, unpack): (usize, Pack, Unpack) = match rounds {
+            true => (2, bf16_bytes, |bytes| bf16_values(bytes).collect()),
+            false => (4, f32_bytes, |bytes| f32_values(bytes).collect()),
+        };
         check_length(own.len(), counts[self.rank])?;
         for (index, sum) in sum.chunks_mut(PIECE).enumerate() {
             let at = index * PIECE;
@@ -433,22 +501,22 @@ impl Communicator for MpiRanks {
             for part in (0..ranks).map(of) {
                 sent.extend(own.iter().map(|term| &term[at + part.start..at + part.end]));
             }
-            let bytes = 4 * own.len();
+            let bytes = width * own.len();
             let parts: Vec<Range<usize>> =
                 (0..ranks).map(|rank| bytes * of(rank).start..bytes * of(rank).end).collect();
-            let sent = f32_bytes(&sent);
+            let sent = pack(&sent);
             let part = of(self.rank);
-            let lengths: Vec<usize> = counts.iter().map(|count| 4 * count * part.len()).collect();
+            let lengths: Vec<usize> = counts.iter().map(|count| width * count * part.len()).collect();
             let terms = self.exchange(sent, &parts, &lengths)?;
             let mut filled = filled;
-            for term in terms.chunks_exact((4 * part.len()).max(1)) {
-                add(&mut sum[part.clone()], filled, f32_values(term));
+            for term in terms.chunks_exact((width * part.len()).max(1)) {
+                add(&mut sum[part.clone()], filled, unpack(term).into_iter());
                 filled = true;
             }
-            let own = f32_bytes(&[&sum[part.clone()]]);
-            let lengths: Vec<usize> = (0..ranks).map(|rank| 4 * share(sum.len(), rank, ranks).len()).collect();
-            let all = self.exchange(own, &vec![0..4 * part.len(); ranks], &lengths)?;
-            sum.iter_mut().zip(f32_values(&all)).for_each(|(value, received)| *value = received);
+            let own = pack(&[&sum[part.clone()]]);
+            let lengths: Vec<usize> = (0..ranks).map(|rank| width * share(sum.len(), rank, ranks).len()).collect();
+            let all = self.exchange(own, &vec![0..width * part.len(); ranks], &lengths)?;
+            sum.copy_from_slice(&unpack(&all));
         }
         Ok(())
     }
@@ -465,6 +533,18 @@ impl Drop for MpiRanks {
             };
         }
     }
+}
+
+/// Numbers to bytes and back.
+type Pack = fn(&[&[f32]]) -> Vec<u8>;
+type Unpack = fn(&[u8]) -> Vec<f32>;
+
+fn bf16_bytes(slices: &[&[f32]]) -> Vec<u8> {
+    slices.iter().flat_map(|slice| slice.iter()).flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+}
+
+fn bf16_values(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
 }
 
 /// Whether a message is complete.

@@ -3,6 +3,10 @@
 use super::{Communicator, add};
 use crate::{Error, Result};
 
+fn no_other(rank: usize) -> Error {
+    Error::failed(format!("a process alone has no rank {rank} beside it"))
+}
+
 /// The communicator of a program that runs as one process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Single;
@@ -18,6 +22,14 @@ impl Communicator for Single {
 
     fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         Ok(vec![own.to_vec()])
+    }
+
+    fn send(&self, to: usize, _number: usize, _bytes: Vec<u8>) -> Result<()> {
+        Err(no_other(to))
+    }
+
+    fn receive(&self, from: usize, _number: usize, _length: usize) -> Result<Vec<u8>> {
+        Err(no_other(from))
     }
 
     fn abort(&self, _error: &Error) -> bool {

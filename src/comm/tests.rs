@@ -85,6 +85,28 @@ fn values_come_from_the_root_and_lists_are_put_end_to_end() {
 }
 
 #[test]
+fn items_are_done_in_rounds_and_kept_in_order_on_every_rank() {
+    for world_size in 1..=4 {
+        let results = all(world_size, |comm| {
+            let (mut done, mut rounds) = (Vec::new(), Vec::new());
+            let work = |&item: &usize| {
+                done.push(item);
+                Ok(vec![item; item % 3])
+            };
+            comm.in_rounds(&[3, 4, 5, 6, 7], work, |kept| {
+                rounds.push(kept);
+                Ok(())
+            })?;
+            Ok((done, rounds))
+        });
+        for (rank, (done, rounds)) in results.into_iter().enumerate() {
+            assert_eq!(done, (3..8).skip(rank).step_by(world_size).collect::<Vec<_>>());
+            assert_eq!((rounds.len(), rounds.concat()), (5usize.div_ceil(world_size), vec![4, 5, 5, 7]));
+        }
+    }
+}
+
+#[test]
 fn shares_cover_all_items_once_and_may_be_empty() {
     for (items, world_size) in [(8, 4), (7, 4), (3, 4), (0, 2), (5, 1)] {
         let shares: Vec<usize> = (0..world_size).flat_map(|rank| share(items, rank, world_size)).collect();

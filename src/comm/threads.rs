@@ -1,8 +1,9 @@
 //! Ranks that are threads of one process. They show that a run does not depend on the number of ranks; they are not a way to go faster, as
 //! one process uses all processors of a machine already.
 
-use super::{Communicator, Failure};
+use super::{Communicator, Failure, check_length};
 use crate::{Error, Result};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Stack of a rank's thread: records of a forward pass are walked and dropped recursively.
@@ -57,6 +58,8 @@ struct Exchange {
     /// Set once a rank has failed or ended early: its number and its error.
     failure: Option<(usize, Failure)>,
     ended: usize,
+    /// What is sent from one rank to another, by both and its number.
+    sent: HashMap<[usize; 3], VecDeque<Vec<u8>>>,
 }
 
 impl Group {
@@ -67,6 +70,7 @@ impl Group {
             gathered: Arc::default(),
             failure: None,
             ended: 0,
+            sent: HashMap::new(),
         };
         Group { exchange: Mutex::new(exchange), changed: Condvar::new() }
     }
@@ -79,8 +83,10 @@ impl Group {
 impl Exchange {
     /// Why no further exchange can be completed, if that is so.
     fn broken(&self) -> Option<Error> {
-        let (rank, failure) = self.failure.as_ref()?;
-        Some(failure.clone().error().context(format!("rank {rank} has failed")))
+        match &self.failure {
+            Some((rank, failure)) => Some(failure.clone().error().context(format!("rank {rank} has failed"))),
+            None => (self.ended > 0).then(|| Error::failed("another rank has ended early")),
+        }
     }
 }
 
@@ -98,9 +104,6 @@ impl Communicator for ThreadRank {
         if let Some(error) = exchange.broken() {
             return Err(error);
         }
-        if exchange.ended > 0 {
-            return Err(Error::failed("another rank has ended early"));
-        }
         let before = exchange.completed;
         exchange.brought[self.rank] = Some(own.to_vec());
         if exchange.brought.iter().all(Option::is_some) {
@@ -112,14 +115,30 @@ impl Communicator for ThreadRank {
             if let Some(error) = exchange.broken() {
                 return Err(error);
             }
-            if exchange.ended > 0 {
-                return Err(Error::failed("another rank has ended early"));
-            }
             exchange = self.group.changed.wait(exchange).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         let gathered = Arc::clone(&exchange.gathered);
         drop(exchange);
         Ok(gathered.to_vec())
+    }
+
+    fn send(&self, to: usize, number: usize, bytes: Vec<u8>) -> Result<()> {
+        self.group.lock().sent.entry([self.rank, to, number]).or_default().push_back(bytes);
+        self.group.changed.notify_all();
+        Ok(())
+    }
+
+    fn receive(&self, from: usize, number: usize, length: usize) -> Result<Vec<u8>> {
+        let mut exchange = self.group.lock();
+        loop {
+            if let Some(bytes) = exchange.sent.get_mut(&[from, self.rank, number]).and_then(VecDeque::pop_front) {
+                return check_length(bytes.len(), length).map(|()| bytes);
+            }
+            if let Some(error) = exchange.broken() {
+                return Err(error);
+            }
+            exchange = self.group.changed.wait(exchange).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
     }
 
     fn abort(&self, error: &Error) -> bool {

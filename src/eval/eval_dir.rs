@@ -1,6 +1,7 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
 use crate::Result;
+use crate::comm::{Communicator, Single};
 use crate::io::files::absolute;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
@@ -85,24 +86,33 @@ impl EvalResult {
     }
 }
 
-/// The output directory of one evaluation. While it is not finished, no other process evaluates in it.
+/// The output directory of one evaluation. While it is not finished, no other process evaluates in it. Of several ranks, rank 0 alone reads and
+/// writes; every rank calls the same functions.
 #[derive(Debug)]
-pub struct EvalDir {
+pub struct EvalDir<'a> {
     path: PathBuf,
     about: EvalInfo,
+    comm: &'a dyn Communicator,
     _lock: Option<LockFile>,
 }
 
-impl EvalDir {
-    /// Open `path` for the evaluation `key` of `model` on `data`'s `split`, making it if need be. With `fresh`, what an
+impl<'a> EvalDir<'a> {
+    /// Open `path` for the evaluation `key` of `model` on `data`'s `split` by the ranks of `comm`, making it if need be. With `fresh`, what an
     /// earlier evaluation left there is removed.
     ///
     /// # Errors
     /// Input error if the directory holds another evaluation, of which it names the parts of the key that differ, or if another
     /// process evaluates in it.
-    pub fn open(path: &Path, key: SamplingKey, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<EvalDir> {
+    pub fn open(
+        path: &Path,
+        key: SamplingKey,
+        model: &Path,
+        (data, split): (&Path, &str),
+        fresh: bool,
+        comm: &'a dyn Communicator,
+    ) -> Result<EvalDir<'a>> {
         let about = EvalInfo { key, model: absolute(model), data: absolute(data), split: split.to_string() };
-        EvalDir::open_for(path, about, fresh)
+        EvalDir::open_for(path, about, fresh, comm)
     }
 
     /// As [`EvalDir::open`], for the answers of a server; `server` is its model and address.
@@ -113,12 +123,18 @@ impl EvalDir {
         data: &Path,
         split: &str,
         fresh: bool,
-    ) -> Result<EvalDir> {
+    ) -> Result<EvalDir<'a>> {
         let about = EvalInfo { key, model: PathBuf::from(server), data: absolute(data), split: split.to_string() };
-        EvalDir::open_for(path, about, fresh)
+        EvalDir::open_for(path, about, fresh, &Single)
     }
 
-    fn open_for(path: &Path, about: EvalInfo, fresh: bool) -> Result<EvalDir> {
+    fn open_for(path: &Path, about: EvalInfo, fresh: bool, comm: &'a dyn Communicator) -> Result<EvalDir<'a>> {
+        let lock = comm.root_alone(|| EvalDir::prepare(path, &about, fresh))?.flatten();
+        Ok(EvalDir { path: path.to_path_buf(), about, comm, _lock: lock })
+    }
+
+    /// Lock the directory and see that it belongs to this evaluation.
+    fn prepare(path: &Path, about: &EvalInfo, fresh: bool) -> Result<Option<LockFile>> {
         // A finished evaluation is only read, which several processes may do.
         let lock = match !fresh && path.join(RESULT).exists() {
             true => {
@@ -127,7 +143,6 @@ impl EvalDir {
             }
             false => Some(output_dir::open(path, &CONTENT)?),
         };
-        let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
             // The result goes first, so that what an interruption leaves never looks finished.
             for name in [RESULT, PREDICTIONS, RESPONSES, API_CACHE, KEY] {
@@ -136,14 +151,14 @@ impl EvalDir {
         }
         let begun = [RESPONSES, RESULT].iter().any(|name| path.join(name).exists());
         let Some(found) = output_dir::read_key::<EvalInfo>(&path.join(KEY), CONTENT.what, begun)? else {
-            files::write_json(&path.join(KEY), &directory.about)?;
-            return Ok(directory);
+            files::write_json(&path.join(KEY), about)?;
+            return Ok(lock);
         };
-        let differences = named_differences(&found.key, &directory.about.key);
+        let differences = named_differences(&found.key, &about.key);
         if differences.is_empty() {
-            return Ok(directory);
+            return Ok(lock);
         }
-        let rescore = match found.key.differs_in_scoring_only(&directory.about.key) {
+        let rescore = match found.key.differs_in_scoring_only(&about.key) {
             true => "--rescore to score its responses again, ",
             false => "",
         };
@@ -155,9 +170,14 @@ impl EvalDir {
         &self.path
     }
 
+    /// The ranks that evaluate.
+    pub fn comm(&self) -> &'a dyn Communicator {
+        self.comm
+    }
+
     /// The result, if this evaluation is finished.
     pub fn finished(&self) -> Result<Option<EvalResult>> {
-        EvalResult::read(&self.path)
+        self.comm.on_root(|| EvalResult::read(&self.path))
     }
 
     /// The log of responses and those already in it, cut back to where the evaluation can continue.
@@ -165,26 +185,23 @@ impl EvalDir {
     /// # Errors
     /// An input error for responses that are not this task's.
     pub fn resume(&self, task: &dyn Task, plan: &SamplePlan) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
-        let key = &self.about.key;
-        ResponseLog::resume(
-            &self.path.join(RESPONSES),
-            task,
-            key.examples,
-            plan.num_generations,
-            key.batch_size.unwrap_or(1),
-        )
+        ResponseLog::resume(&self.path.join(RESPONSES), task, plan, self.about.key.batch_size, self.comm)
     }
 
-    /// The file of predictions, where nothing is scored.
-    pub fn predictions(&self) -> PathBuf {
-        self.path.join(PREDICTIONS)
+    /// Whether there is a file of predictions, where nothing is scored.
+    pub fn has_predictions(&self) -> Result<bool> {
+        self.comm.on_root(|| Ok(self.path.join(PREDICTIONS).exists()))
     }
 
-    /// Write the result: the evaluation is done.
+    /// Write the file of predictions: the evaluation is done.
+    pub fn write_predictions(&self, table: &[u8]) -> Result<()> {
+        self.comm.on_root(|| files::write_atomic(&self.path.join(PREDICTIONS), table))
+    }
+
+    /// Write the result, that of rank 0: the evaluation is done.
     pub fn finish(&self, summary: Summary) -> Result<EvalResult> {
         let result = EvalResult { about: self.about.clone(), summary };
-        files::write_json(&self.path.join(RESULT), &result)?;
-        Ok(result)
+        self.comm.on_root(|| files::write_json(&self.path.join(RESULT), &result).map(|()| result))
     }
 }
 

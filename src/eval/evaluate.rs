@@ -2,7 +2,6 @@
 
 use super::{EvalDir, EvalResult};
 use crate::Result;
-use crate::io::files;
 use crate::model::SamplingParams;
 use crate::sampling::{
     self, Responder, SamplePlan, SampleProgress, ScoredResponse, Summary, generated_tokens, progress_of,
@@ -12,12 +11,12 @@ use crate::tasks::benchmarks::PredictionTable;
 use std::time::Instant;
 
 /// Evaluate `responder` on a task, and keep every response in `directory` as soon as it is scored. The responses that are there already
-/// are not asked for again; a finished result is returned as it is.
+/// are not asked for again; a finished result is returned as it is. Every rank of the directory's communicator calls it.
 ///
 /// # Errors
 /// An input error for a plan without examples, or responses in the directory that are not this task's; a failure of the responder.
 pub fn evaluate_in(
-    directory: &EvalDir,
+    directory: &EvalDir<'_>,
     responder: &dyn Responder,
     task: &dyn Task,
     plan: &SamplePlan,
@@ -37,25 +36,24 @@ pub fn evaluate_in(
 /// # Errors
 /// As [`evaluate_in`]; also a plan with several responses to a question.
 pub fn predict_in(
-    directory: &EvalDir,
+    directory: &EvalDir<'_>,
     responder: &dyn Responder,
     (task, table): (&dyn Task, &PredictionTable),
     plan: &SamplePlan,
     sampling: &SamplingParams,
     progress: impl FnMut(SampleProgress),
 ) -> Result<()> {
-    let path = directory.predictions();
-    if path.exists() {
+    if directory.has_predictions()? {
         return Ok(());
     }
     let (responses, _) = collect(directory, responder, task, plan, sampling, progress)?;
     let texts: Vec<&str> = responses.iter().map(|response| response.response.as_str()).collect();
-    files::write_atomic(&path, &table.tsv(&texts)?)
+    directory.write_predictions(&table.tsv(&texts)?)
 }
 
 /// All responses of the plan, each kept in `directory` as soon as it is scored, and the tokens generated for them now.
 fn collect(
-    directory: &EvalDir,
+    directory: &EvalDir<'_>,
     responder: &dyn Responder,
     task: &dyn Task,
     plan: &SamplePlan,
@@ -66,7 +64,8 @@ fn collect(
     let before = generated_tokens(&responses);
     let total = plan.examples(task);
     progress(progress_of(&responses, total, plan.num_generations));
-    sampling::run(responder, task, plan, sampling, responses.len() / plan.num_generations, |batch| {
+    let done = responses.len() / plan.num_generations;
+    sampling::run(responder, directory.comm(), task, (plan, sampling), done, |batch| {
         log.append(task, &batch)?;
         responses.extend(batch);
         progress(progress_of(&responses, total, plan.num_generations));

@@ -85,7 +85,7 @@ impl Server<'_> {
         bench: Option<Protocol>,
         (data, split): (&Path, &str),
         fresh: bool,
-    ) -> Result<EvalDir> {
+    ) -> Result<EvalDir<'static>> {
         let Questions { task, plan, sampling, .. } = *questions;
         let name = self.endpoint.name();
         // Each response has a random stream of its own, whatever it is asked for together with.
@@ -96,7 +96,7 @@ impl Server<'_> {
     /// Ask for what is missing there. There is no result without answers to score by.
     pub fn evaluate(
         &self,
-        directory: EvalDir,
+        directory: EvalDir<'_>,
         questions: &Questions<'_>,
         progress: impl FnMut(SampleProgress),
     ) -> Result<(Option<EvalResult>, TokenUsage)> {

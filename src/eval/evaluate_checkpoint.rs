@@ -2,6 +2,7 @@
 
 use super::{EvalDir, EvalResult, evaluate_in};
 use crate::Result;
+use crate::comm::Communicator;
 use crate::model::{ModelLoader, Processor, SamplingParams};
 use crate::sampling::{LocalModel, SamplePlan, SampleProgress, checkpoint_key};
 use crate::tasks;
@@ -26,16 +27,19 @@ pub struct EvalRequest {
     pub fresh: bool,
 }
 
-/// Run an evaluation, or what is left of it; a finished one is only read.
+/// Run an evaluation, or what is left of it; a finished one is only read. Every rank calls it; one that gets an error must end the others
+/// ([`Communicator::abort`]).
 pub fn evaluate_checkpoint(
     request: &EvalRequest,
     loader: &ModelLoader,
+    comm: &dyn Communicator,
     progress: impl FnMut(SampleProgress),
 ) -> Result<EvalResult> {
     let EvalRequest { model, data, split, plan, sampling, out, fresh } = request;
     let task = tasks::load(data, split)?;
     let key = checkpoint_key(model, loader.compute(), task.as_ref(), plan, sampling)?;
-    let directory = EvalDir::open(out, key, model, data, split_of(data, split), *fresh)?;
+    key.check_ranks(comm, plan, loader)?;
+    let directory = EvalDir::open(out, key, model, (data, split_of(data, split)), *fresh, comm)?;
     if let Some(result) = directory.finished()? {
         return Ok(result);
     }

@@ -1,12 +1,15 @@
 //! Teacher-forced log-probabilities of given responses.
 
-use crate::model::Sequence;
-use crate::model::{LanguageModel, PromptEncoder};
+use crate::comm::Communicator;
+use crate::model::{LanguageModel, ModelLoader, PromptEncoder, Sequence, hash_model, hash_prompt_files};
+use crate::sampling::hash_examples;
 use crate::tasks::Task;
 use crate::tasks::reference_sequence;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::ops::Range;
+use std::path::Path;
 
 /// A record's response under a model: a line of the output of `jigsaw score`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,32 @@ pub fn missing_responses(task: &dyn Task) -> Result<Vec<String>> {
         }
     }
     Ok(missing)
+}
+
+/// See that all ranks are about to score the same responses under the same model. A process alone has nothing to compare, and reads nothing for it.
+pub fn check_ranks(
+    comm: &dyn Communicator,
+    model: &Path,
+    loader: &ModelLoader,
+    task: &dyn Task,
+    batch_size: usize,
+) -> Result<()> {
+    if comm.world_size() == 1 {
+        return Ok(());
+    }
+    let mut responses = crc32fast::Hasher::new();
+    for i in 0..task.len() {
+        responses.update(task.example(i)?.response().unwrap_or_default().as_bytes());
+    }
+    comm.check_same(&json!({
+        "model": hash_model(model)?,
+        "tokenizer and templates": hash_prompt_files(model)?,
+        "prompts": hash_examples(task, task.len())?.0,
+        "responses": responses.finalize(),
+        "batch size": batch_size,
+        "dtype": loader.compute(),
+        "on a CPU": loader.device().is_cpu(),
+    }))
 }
 
 /// Score the assistant responses of `examples` given their prompts, in one batch.

@@ -19,7 +19,7 @@ pub use kl_divergence::{
     AnswerLogprobs, BATCH, BaseSamples, Comparison, Divergence, DivergenceStats, GoldAnswer, MeasuredDivergence,
     OwnAnswers, PromptDivergence, PromptRole, spread, token_divergences,
 };
-pub use logprobs::{ResponseScore, missing_responses, score_responses};
+pub use logprobs::{ResponseScore, check_ranks, missing_responses, score_responses};
 
 #[cfg(test)]
 mod tests;

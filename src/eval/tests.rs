@@ -1,6 +1,7 @@
 //! The evaluation loop with a scripted generator in place of a model.
 
 use super::*;
+use crate::comm::{Single, threads};
 use crate::data::{Message, Record};
 use crate::model::{ComputeDtype, SamplingParams};
 use crate::sampling::{
@@ -109,8 +110,8 @@ fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
     }
 }
 
-fn open(dir: &Path, key: SamplingKey, fresh: bool) -> Result<EvalDir> {
-    EvalDir::open(dir, key, Path::new("model"), Path::new("data"), "test", fresh)
+fn open(dir: &Path, key: SamplingKey, fresh: bool) -> Result<EvalDir<'static>> {
+    EvalDir::open(dir, key, Path::new("model"), (Path::new("data"), "test"), fresh, &Single)
 }
 
 #[test]
@@ -245,6 +246,37 @@ fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
     assert_eq!((again.about, again.summary.faults), (result.about, result.summary.faults));
     assert!((again.summary.accuracy.low - result.summary.accuracy.low).abs() < 1e-12);
     assert_eq!(EvalResult::read_responses(part.path()).unwrap().len(), 10);
+}
+
+#[test]
+fn ranks_take_whole_batches_and_leave_the_bytes_of_one_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let evaluate = |ranks: usize, out: &str, fails_at: Option<usize>| {
+        threads::run(ranks, |comm| {
+            let (path, about) = (dir.path().join(out), (Path::new("data"), "test"));
+            let directory = EvalDir::open(&path, key(1.0, 3, 20), Path::new("model"), about, false, comm)?;
+            let respond = |examples: Range<usize>| match fails_at == Some(examples.start) {
+                true => Err(Error::failed("stopped")),
+                false => generator(examples),
+            };
+            let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::greedy(8) };
+            evaluate_in(&directory, &from_fn(respond), &task(20), &plan(3), &sampling, |_| {})
+        })
+    };
+    let responses =
+        |out: &str| std::fs::read_to_string(dir.path().join(out).join("responses.jsonl")).unwrap_or_default();
+    let expected = evaluate(1, "alone", None).remove(0).unwrap().summary;
+    for ranks in 2..=4 {
+        let out = ranks.to_string();
+        // The batch at 9 fails, whoever has it: what the rounds before it gave stays.
+        assert!(evaluate(ranks, &out, Some(9)).iter().all(Result::is_err));
+        assert_eq!(responses(&out).lines().count(), 9 / 3 / ranks * ranks * 3);
+        for found in evaluate(5 - ranks, &out, None) {
+            let found = found.unwrap().summary;
+            assert_eq!((found.accuracy, found.faults), (expected.accuracy, expected.faults.clone()));
+        }
+        assert_eq!(responses(&out), responses("alone"), "{ranks} ranks");
+    }
 }
 
 #[test]

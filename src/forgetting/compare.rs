@@ -21,6 +21,7 @@ use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
+use crate::comm::Communicator;
 use crate::eval::BaseSamples;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::io::lock::LockFile;
@@ -76,14 +77,15 @@ pub trait CompareObserver {
     fn diverging(&mut self, set: &str, done: usize, total: usize);
 }
 
-/// Evaluate, compare, and write the comparison. Finished parts are read and not repeated.
+/// Evaluate, compare, and write the comparison. Finished parts are read and not repeated. Every rank calls it; one that gets an error must end
+/// the others ([`Communicator::abort`]). Rank 0 alone writes, and compares the weights.
 ///
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
 /// alike, an output directory that holds something else, stored results of other settings.
 pub fn run(
     request: &CompareRequest,
-    loader: &ModelLoader,
+    (loader, comm): (&ModelLoader, &dyn Communicator),
     progress: &mut dyn CompareObserver,
 ) -> Result<ForgettingResult> {
     let specs = request.specs()?;
@@ -115,13 +117,16 @@ pub fn run(
             )));
         }
     }
-    let _lock = request.claim()?;
+    comm.check_same(request)?;
+    let _lock = comm.root_alone(|| request.claim())?;
     let base_out = match (&request.base_results, &request.base) {
         (Some(done), _) => done.clone(),
         (None, Some(base)) => {
             let out = request.out.join("base");
             progress.stage(&format!("base: {}", base.display()));
-            bench::run(&prepared, base, loader, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            bench::run(&prepared, base, (loader, comm), &out, request.fresh, &mut |name, p| {
+                progress.evaluating(name, p)
+            })?;
             out
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
@@ -168,12 +173,12 @@ pub fn run(
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
-        bench::run(&prepared, dir, loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+        bench::run(&prepared, dir, (loader, comm), out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
         let mut tuned = work.compare(dir, place)?;
-        tuned.weights = weights(&base_dir, &base_hash, dir, progress);
+        tuned.weights = if comm.is_root() { weights(&base_dir, &base_hash, dir, progress) } else { None };
         // Write what is known before both models are loaded, which may exceed the memory.
         found.tuned.push(tuned.clone());
-        write(&request.out, &found)?;
+        comm.on_root(|| write(&request.out, &found))?;
         if !sets.is_empty() {
             if found.tuned.len() == 1 {
                 progress.stage(&both_models(&base_dir, dir)?);
@@ -183,20 +188,22 @@ pub fn run(
             for (set, samples) in sets.iter().zip(&mut samples) {
                 let models = (&mut base_model, &mut tuned_model);
                 let mut report = |name: &str, done, total| progress.diverging(name, done, total);
-                let measured =
-                    set.measure(&place.divergence, &tuned.model.hash, request.fresh, models, samples, &mut report)?;
+                let place = (place.divergence.as_path(), request.fresh);
+                let measured = set.measure(place, &tuned.model.hash, comm, models, samples, &mut report)?;
                 tuned.divergence.push(measured.0);
                 gold.extend(measured.1.into_iter().filter(|_| set.is_prior()));
             }
             if !gold.is_empty() {
-                files::create_dir(&request.out.join(GOLD))?;
-                jsonl::write(&request.out.join(&place.gold), &gold)?;
+                comm.on_root(|| {
+                    files::create_dir(&request.out.join(GOLD))?;
+                    jsonl::write(&request.out.join(&place.gold), &gold)
+                })?;
                 tuned.gold_file = Some(place.gold.display().to_string());
                 tuned.gold = gold_changes(&gold);
             }
             found.tuned.pop();
             found.tuned.push(tuned);
-            write(&request.out, &found)?;
+            comm.on_root(|| write(&request.out, &found))?;
         }
     }
     Ok(found)

@@ -1,6 +1,7 @@
 //! The divergence on one set of prompts, on disk: a line for each prompt, written batch by batch, so that an interrupted measurement
 //! resumes.
 
+use crate::comm::Communicator;
 use crate::eval::{BATCH, PromptDivergence};
 use crate::io::json::named_differences;
 use crate::io::jsonl::JsonlLog;
@@ -49,10 +50,10 @@ impl DivergenceKey {
     }
 }
 
-/// The file of one set.
+/// The file of one set. Of several ranks, rank 0 alone reads and writes it.
 #[derive(Debug)]
 pub struct DivergenceLog {
-    log: JsonlLog,
+    log: Option<JsonlLog>,
     /// What is there already.
     pub lines: Vec<PromptDivergence>,
 }
@@ -63,14 +64,33 @@ impl DivergenceLog {
     /// file is removed.
     ///
     /// # Errors
-    /// An input error if the file is of another measurement.
+    /// An input error if the file is of another measurement, or ranks have other keys.
     pub fn open(
+        dir: &Path,
+        name: &str,
+        key: &DivergenceKey,
+        wanted: (&[usize], &[bool]),
+        fresh: bool,
+        comm: &dyn Communicator,
+    ) -> Result<DivergenceLog> {
+        comm.check_same(key)?;
+        let mut log = None;
+        let lines = comm.on_root(|| {
+            let (opened, lines) = DivergenceLog::prepare(dir, name, key, wanted, fresh)?;
+            log = Some(opened);
+            Ok(lines)
+        })?;
+        Ok(DivergenceLog { log, lines })
+    }
+
+    /// The open file, and the lines in it.
+    fn prepare(
         dir: &Path,
         name: &str,
         key: &DivergenceKey,
         (examples, has_gold): (&[usize], &[bool]),
         fresh: bool,
-    ) -> Result<DivergenceLog> {
+    ) -> Result<(JsonlLog, Vec<PromptDivergence>)> {
         files::create_dir(dir)?;
         // The caller has locked the directory above it.
         lock::remove_temporaries(dir);
@@ -103,12 +123,12 @@ impl DivergenceLog {
             lines.truncate(lines.len() / BATCH * BATCH);
         }
         log.truncate(lines.len())?;
-        Ok(DivergenceLog { log, lines })
+        Ok((log, lines))
     }
 
     /// Append a batch, in one write.
     pub fn append(&mut self, batch: Vec<PromptDivergence>) -> Result<()> {
-        self.log.append(&batch)?;
+        self.log.as_mut().map_or(Ok(()), |log| log.append(&batch))?;
         self.lines.extend(batch);
         Ok(())
     }
@@ -117,6 +137,7 @@ impl DivergenceLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::Single;
     use crate::eval::MeasuredDivergence;
     use std::fs;
 
@@ -157,18 +178,20 @@ mod tests {
     fn an_interrupted_file_goes_on_at_a_whole_batch() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap();
+        let mut moved =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         moved.append(batch(0..8)).unwrap();
         moved.append(batch(8..16)).unwrap();
         let path = dir.path().join("set.jsonl");
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap();
+        let mut moved =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
         assert_eq!(
-            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap().lines,
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap().lines,
             batch(0..20)
         );
     }
@@ -177,8 +200,9 @@ mod tests {
     fn lines_of_an_earlier_version_without_gold_answers_are_measured_again() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let open =
-            |has_gold: &[bool]| DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false).unwrap();
+        let open = |has_gold: &[bool]| {
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false, &Single).unwrap()
+        };
         let mut moved = open(&[false; 20]);
         [0..8, 8..16, 16..20].into_iter().for_each(|part| moved.append(batch(part)).unwrap());
         drop(moved);
@@ -192,17 +216,22 @@ mod tests {
     fn another_seed_and_another_example_are_refused_until_fresh() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false)
+        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single)
             .unwrap()
             .append(batch(0..8))
             .unwrap();
-        let error = DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false).unwrap_err();
+        let error =
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false, &Single).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
-        let error = DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false).unwrap_err();
+        let error =
+            DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false, &Single).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
         assert!(
-            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true).unwrap().lines.is_empty()
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true, &Single)
+                .unwrap()
+                .lines
+                .is_empty()
         );
     }
 }

@@ -8,6 +8,7 @@ use super::family::family;
 use super::gold::GoldItem;
 use super::pairing::{ExampleLabel, FinishedEval};
 use super::result::NEW_TASK;
+use crate::comm::Communicator;
 use crate::eval::bench::PreparedBenchmark;
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, PromptRole, spread};
 use crate::io::hex;
@@ -96,21 +97,21 @@ impl<'a> PromptSet<'a> {
         Ok(PromptSet { bench, role, base, key, examples, groups, families, has_gold })
     }
 
-    /// Measure what is not in the file of this set below `dir` yet; also the gold answers.
+    /// Measure what is not in the file of this set below `dir` yet; also the gold answers. Each rank measures whole batches.
     pub fn measure(
         &self,
-        dir: &Path,
+        (dir, fresh): (&Path, bool),
         tuned_hash: &str,
-        fresh: bool,
+        comm: &dyn Communicator,
         (base, tuned): (&mut LazyModel<'_>, &mut LazyModel<'_>),
         samples: &mut BaseSamples,
         progress: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<(Divergence, Vec<GoldItem>)> {
         let PromptSet { bench, examples, .. } = self;
-        let mut log = self.open(dir, tuned_hash, fresh)?;
-        while log.lines.len() < examples.len() {
-            let done = log.lines.len();
-            progress(&bench.name, done, examples.len());
+        let mut log = self.open(dir, tuned_hash, fresh, comm)?;
+        let first = log.lines.len();
+        progress(&bench.name, first, examples.len());
+        let measure = |&start: &usize| {
             let comparison = Comparison {
                 base: base.load()?,
                 tuned: tuned.load()?,
@@ -119,11 +120,15 @@ impl<'a> PromptSet<'a> {
                 max_new_tokens: bench.sampling.max_new_tokens,
                 seed: bench.sampling.seed,
             };
-            let batch = &examples[done..examples.len().min(done + BATCH)];
-            let lines = comparison.measure(batch, |i| self.own_answer(i), samples);
-            log.append(lines.map_err(|e| e.context(&bench.name))?)?;
-        }
-        progress(&bench.name, examples.len(), examples.len());
+            let batch = &examples[start..examples.len().min(start + BATCH)];
+            comparison.measure(batch, |i| self.own_answer(i), samples).map_err(|e| e.context(&bench.name))
+        };
+        let starts: Vec<usize> = (first..examples.len()).step_by(BATCH).collect();
+        comm.in_rounds(&starts, measure, |lines| {
+            log.append(lines)?;
+            progress(&bench.name, log.lines.len(), examples.len());
+            Ok(())
+        })?;
         let mut numbers: HashMap<&str, usize> = HashMap::new();
         let clusters: Vec<usize> = self
             .groups
@@ -145,7 +150,7 @@ impl<'a> PromptSet<'a> {
     }
 
     /// The file of what is measured already.
-    fn open(&self, dir: &Path, tuned_hash: &str, fresh: bool) -> Result<DivergenceLog> {
+    fn open(&self, dir: &Path, tuned_hash: &str, fresh: bool, comm: &dyn Communicator) -> Result<DivergenceLog> {
         let PromptSet { bench, key, examples, .. } = self;
         let divergence_key = DivergenceKey {
             code: DivergenceKey::code(),
@@ -160,7 +165,7 @@ impl<'a> PromptSet<'a> {
             seed: bench.sampling.seed,
             answers: hash_answers(examples.iter().filter_map(|&i| self.own_answer(i))),
         };
-        DivergenceLog::open(dir, &bench.name, &divergence_key, (examples, &self.has_gold), fresh)
+        DivergenceLog::open(dir, &bench.name, &divergence_key, (examples, &self.has_gold), fresh, comm)
     }
 
     /// The base's greedy answer to an example, at index i where there is one answer per example. `None` if answers were sampled, or not at all.

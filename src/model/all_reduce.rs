@@ -2,11 +2,12 @@
 
 use crate::comm::Communicator;
 use crate::model::{LanguageModel, Sequence};
-use crate::nn::{Parameter, ParameterGrads, in_main_memory, numbers, read};
+use crate::nn::{GradOrder, Parameter, ParameterGrads, in_main_memory, numbers, read};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 /// Add sets of gradients to those of the parameters, set by set. Rank 0 holds the first of all sets, and each rank those after the sets of
 /// the rank before it. The parameters' own gradients are the same on every rank, before and after.
@@ -53,6 +54,76 @@ pub(super) fn broadcast_gradients(comm: &dyn Communicator, parameters: &[Arc<Par
         change(parameter, |sum, _| comm.broadcast_f32(root, sum))?;
     }
     Ok(())
+}
+
+/// The order of two backward passes on two ranks: the first sends each gradient on as soon as it has added its own.
+pub(super) struct RankOrder<'a> {
+    comm: &'a dyn Communicator,
+    /// The rank of the other pass.
+    other: usize,
+    /// By address, the parameters whose gradients are still to be sent or received, with their numbers.
+    left: Mutex<HashMap<usize, (usize, &'a Arc<Parameter>)>>,
+}
+
+impl<'a> RankOrder<'a> {
+    pub(super) fn new(comm: &'a dyn Communicator, parameters: &'a [Arc<Parameter>], other: usize) -> RankOrder<'a> {
+        let trained = parameters.iter().enumerate().filter(|(_, parameter)| parameter.trainable());
+        let left = trained.map(|(number, parameter)| (Arc::as_ptr(parameter).addr(), (number, parameter))).collect();
+        RankOrder { comm, other, left: Mutex::new(left) }
+    }
+
+    fn take(&self, parameter: &Arc<Parameter>) -> Option<usize> {
+        let mut left = self.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        left.remove(&Arc::as_ptr(parameter).addr()).map(|(number, _)| number)
+    }
+
+    /// What is left, by number.
+    fn rest(&self) -> Vec<(usize, &'a Arc<Parameter>)> {
+        let mut left = self.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut rest: Vec<_> = left.drain().map(|(_, parameter)| parameter).collect();
+        rest.sort_unstable_by_key(|(number, _)| *number);
+        rest
+    }
+
+    /// Send the gradients that the first pass has not added to, or has added to several times, and wait until all that was sent is received.
+    pub(super) fn send_rest(&self) -> Result<()> {
+        self.rest().into_iter().try_for_each(|(number, parameter)| self.send(number, parameter))?;
+        self.comm.wait_for_sent()
+    }
+
+    /// Receive the gradients for which the second pass did not wait.
+    pub(super) fn receive_rest(&self) -> Result<()> {
+        self.rest().into_iter().try_for_each(|(number, parameter)| self.receive(number, parameter))
+    }
+
+    fn send(&self, number: usize, parameter: &Parameter) -> Result<()> {
+        let grad = parameter.grad();
+        let grad = grad.as_ref().map(numbers).transpose()?;
+        self.comm.send_f32(self.other, number, grad.as_deref())
+    }
+
+    fn receive(&self, number: usize, parameter: &Parameter) -> Result<()> {
+        match self.comm.sends_f32(self.other, number)? {
+            true => change(parameter, |sum, _| self.comm.receive_f32(self.other, number, sum)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl GradOrder for RankOrder<'_> {
+    fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()> {
+        match self.take(parameter) {
+            Some(number) => self.send(number, parameter),
+            None => Err(Error::failed(format!(
+                "{} takes two gradients in one pass, which two concurrent passes do not allow",
+                parameter.name
+            ))),
+        }
+    }
+
+    fn wait_for(&self, parameter: &Arc<Parameter>) -> Result<()> {
+        self.take(parameter).map_or(Ok(()), |number| self.receive(number, parameter))
+    }
 }
 
 /// Let `exchange` change the gradient of a parameter in place. Its second argument says whether the parameter already had a gradient.

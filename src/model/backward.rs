@@ -1,6 +1,6 @@
 //! Scoring and training passes: a batch goes through the model in shards.
 
-use super::all_reduce::{add_gradients, broadcast_gradients};
+use super::all_reduce::{RankOrder, add_gradients, broadcast_gradients};
 use super::forward::{empty_stats, stats_of};
 use super::language_model::LanguageModel as _;
 use super::sequence::{DeviceTokenGrads, DeviceTokenStats, KlReference, Sequence, TokenLoss, TokenStats};
@@ -8,8 +8,8 @@ use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
 use crate::comm::{Communicator, Single};
 use crate::nn::{
-    GradOrder, GradTarget, Parameter, ParameterGrads, Tape, Value, in_main_memory, join_ordered, kl_from, numbers,
-    parallel_map,
+    GradOrder, GradTarget, Parameter, ParameterGrads, Tape, ThreadOrder, Value, in_main_memory, join_ordered, kl_from,
+    numbers, parallel_map,
 };
 use crate::{Error, Result, rng};
 use candle_core::Tensor;
@@ -96,7 +96,7 @@ impl Model {
             ShardSchedule::Pairs => {
                 let at_once = |two: &[Range<usize>]| match two {
                     [a, b] => {
-                        <[_; 2]>::from(join_ordered(&GradOrder::default(), || part(a.clone()), || part(b.clone())))
+                        <[_; 2]>::from(join_ordered(&ThreadOrder::default(), || part(a.clone()), || part(b.clone())))
                             .into()
                     }
                     rest => rest.iter().cloned().map(&part).collect::<Vec<_>>(),
@@ -160,7 +160,7 @@ impl Model {
             ShardSchedule::Pairs => shards.chunks(2).try_for_each(|two| {
                 let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, GradTarget::Parameters)) };
                 let is_shared = |p: &Parameter| self.is_shared(p);
-                let (order, mut separate) = (GradOrder::default(), ParameterGrads::default());
+                let (order, mut separate) = (ThreadOrder::default(), ParameterGrads::default());
                 let (first, second) = join_ordered(
                     &order,
                     || shard(a, GradTarget::First(&order, &is_shared)),
@@ -181,7 +181,8 @@ impl Model {
     }
 
     /// Ranks run the forward passes of a shard each at the same time, and take turns with the backward passes, which add to the same
-    /// gradients as those of one process do, shard after shard. With `pairs`, every second shard is the second of a pair.
+    /// gradients as those of one process do, shard after shard. With `pairs`, every second shard is the second of a pair: where both are of one
+    /// round, their backward passes run at the same time, and each gradient goes from one to the other as soon as it is added.
     fn in_turn(
         &self,
         comm: &dyn Communicator,
@@ -191,20 +192,41 @@ impl Model {
     ) -> Result<()> {
         let world_size = comm.world_size();
         for (round, shards) in shards.chunks(world_size).enumerate() {
-            let mut own = shards.get(comm.rank()).map(&forward).transpose()?.flatten();
-            for root in 0..shards.len() {
-                if let Some(recorded) = own.take_if(|_| root == comm.rank()) {
-                    match pairs && (round * world_size + root) % 2 == 1 {
-                        false => recorded.backward(GradTarget::Parameters)?,
-                        true => {
-                            let is_shared = |p: &Parameter| self.is_shared(p);
-                            let (order, mut separate) = (GradOrder::finished(), ParameterGrads::default());
-                            recorded.backward(GradTarget::Second(&order, &is_shared, &mut separate))?;
-                            add_gradients(&Single, self.parameters(), &[separate])?;
-                        }
-                    }
+            let own = shards.get(comm.rank()).map(&forward).transpose()?.flatten();
+            let is_second = |rank: usize| pairs && (round * world_size + rank) % 2 == 1;
+            // The rank with the other shard of the pair, in this round.
+            let other = match is_second(comm.rank()) {
+                true => comm.rank().checked_sub(1),
+                false => Some(comm.rank() + 1).filter(|&rank| rank < shards.len() && is_second(rank)),
+            };
+            let order = other.map(|other| RankOrder::new(comm, self.parameters(), other));
+            let alone = ThreadOrder::finished();
+            let order_of_pair = order.as_ref().map_or(&alone as &dyn GradOrder, |order| order);
+            let mut backward = Some(|| -> Result<()> {
+                let is_shared = |p: &Parameter| self.is_shared(p);
+                let mut separate = ParameterGrads::default();
+                let target = match is_second(comm.rank()) {
+                    true => GradTarget::Second(order_of_pair, &is_shared, &mut separate),
+                    false if order.is_some() => GradTarget::First(order_of_pair, &is_shared),
+                    false => GradTarget::Parameters,
+                };
+                own.map_or(Ok(()), |recorded| recorded.backward(target))?;
+                match (&order, is_second(comm.rank())) {
+                    (Some(order), true) => order.receive_rest()?,
+                    (Some(order), false) => order.send_rest()?,
+                    (None, _) => {}
                 }
-                broadcast_gradients(comm, self.parameters(), root)?;
+                add_gradients(&Single, self.parameters(), &[separate])
+            });
+            for root in 0..shards.len() {
+                let has_next = root + 1 < shards.len() && is_second(root + 1);
+                if let Some(backward) = backward.take_if(|_| root == comm.rank() || has_next && root + 1 == comm.rank())
+                {
+                    backward()?;
+                }
+                if !has_next {
+                    broadcast_gradients(comm, self.parameters(), root)?;
+                }
             }
         }
         Ok(())

@@ -50,7 +50,7 @@ pub use layer_norm::{LayerNorm, layer_norm};
 pub use linear::{Linear, linear};
 pub use lora::Lora;
 pub use matmul::{Matrix, MatrixMut, matmul};
-pub use ordered_backward::{GradOrder, join_ordered};
+pub use ordered_backward::{GradOrder, ThreadOrder, join_ordered};
 pub use parallel_map::parallel_map;
 pub use parameter::Parameter;
 pub use rms_norm::{head_norm, rms_norm};

@@ -12,9 +12,24 @@ use std::collections::HashSet;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
-/// The parameters to which the first of two backward passes has added its gradient.
+/// What keeps the gradients of two concurrent backward passes in order.
+pub trait GradOrder: Sync {
+    /// Report that the first pass has added its gradient to `parameter`.
+    ///
+    /// # Errors
+    /// If it was reported before: the second pass may already have added its own.
+    fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()>;
+
+    /// Wait until the first pass has added its gradient to `parameter`, or has finished.
+    ///
+    /// # Errors
+    /// The first pass is in another process, which cannot be reached.
+    fn wait_for(&self, parameter: &Arc<Parameter>) -> Result<()>;
+}
+
+/// The parameters to which the first of two backward passes of this process has added its gradient.
 #[derive(Default)]
-pub struct GradOrder {
+pub struct ThreadOrder {
     state: Mutex<FirstPass>,
     changed: Condvar,
 }
@@ -26,12 +41,8 @@ struct FirstPass {
     finished: bool,
 }
 
-impl GradOrder {
-    /// Report that the first pass has added its gradient to `parameter`.
-    ///
-    /// # Errors
-    /// If it was reported before: the second pass may already have added its own.
-    pub fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()> {
+impl GradOrder for ThreadOrder {
+    fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()> {
         let fresh = self.lock().added.insert(Arc::as_ptr(parameter) as usize);
         self.changed.notify_all();
         if fresh {
@@ -43,16 +54,18 @@ impl GradOrder {
         )))
     }
 
-    /// Wait until the first pass has added its gradient to `parameter`, or has finished.
-    pub fn wait_for(&self, parameter: &Arc<Parameter>) {
+    fn wait_for(&self, parameter: &Arc<Parameter>) -> Result<()> {
         let address = Arc::as_ptr(parameter) as usize;
         let waiting = |s: &mut FirstPass| !s.finished && !s.added.contains(&address);
         drop(self.changed.wait_while(self.lock(), waiting).unwrap_or_else(|poisoned| poisoned.into_inner()));
+        Ok(())
     }
+}
 
+impl ThreadOrder {
     /// An order whose first pass has finished already: nothing waits.
-    pub fn finished() -> GradOrder {
-        let order = GradOrder::default();
+    pub fn finished() -> ThreadOrder {
+        let order = ThreadOrder::default();
         order.finish();
         order
     }
@@ -68,7 +81,7 @@ impl GradOrder {
 }
 
 /// Finishes the first pass when dropped, also after an error or a panic, so that the second never waits for ever.
-struct FinishOnDrop<'a>(&'a GradOrder);
+struct FinishOnDrop<'a>(&'a ThreadOrder);
 
 impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
@@ -91,7 +104,7 @@ fn pools() -> Option<&'static [ThreadPool; 2]> {
 
 /// Run `first` and `second` concurrently, each on half of the threads; one after the other if there is only one thread.
 pub fn join_ordered<T: Send>(
-    order: &GradOrder,
+    order: &ThreadOrder,
     first: impl FnOnce() -> T + Send,
     second: impl FnOnce() -> T + Send,
 ) -> (T, T) {
@@ -122,7 +135,7 @@ mod tests {
     #[test]
     fn the_second_pass_adds_after_the_first_at_every_parameter() {
         let parameters: Vec<_> = (0..20).map(|i| parameter(&format!("p{i}"))).collect();
-        let (grad_order, log) = (GradOrder::default(), Mutex::new(Vec::new()));
+        let (grad_order, log) = (ThreadOrder::default(), Mutex::new(Vec::new()));
         let note = |pass: usize, p: usize| log.lock().unwrap().push((p, pass));
         join_ordered(
             &grad_order,
@@ -135,7 +148,7 @@ mod tests {
             },
             || {
                 for (i, p) in parameters.iter().enumerate() {
-                    grad_order.wait_for(p);
+                    grad_order.wait_for(p).unwrap();
                     note(1, i);
                 }
             },
@@ -151,15 +164,8 @@ mod tests {
 
     #[test]
     fn a_first_pass_that_fails_does_not_block_the_second() {
-        let (order, p) = (GradOrder::default(), parameter("p"));
-        let (first, second) = join_ordered(
-            &order,
-            || Err(Error::failed("no")),
-            || {
-                order.wait_for(&p);
-                Ok(())
-            },
-        );
+        let (order, p) = (ThreadOrder::default(), parameter("p"));
+        let (first, second) = join_ordered(&order, || Err(Error::failed("no")), || order.wait_for(&p));
         assert!(first.is_err() && second.is_ok());
         assert!(order.mark_added(&p).is_ok());
         assert!(order.mark_added(&p).unwrap_err().to_string().contains("two gradients in one pass"));

@@ -106,10 +106,10 @@ pub enum GradTarget<'a> {
     /// Into a set of their own.
     Separate(&'a mut ParameterGrads),
     /// Into the parameters, as the first of two concurrent passes.
-    First(&'a GradOrder, IsShared<'a>),
+    First(&'a dyn GradOrder, IsShared<'a>),
     /// Into the parameters, each after the first pass has added its gradient. Gradients of shared parameters go into the separate
     /// set, which the caller adds after both passes.
-    Second(&'a GradOrder, IsShared<'a>, &'a mut ParameterGrads),
+    Second(&'a dyn GradOrder, IsShared<'a>, &'a mut ParameterGrads),
 }
 
 /// Whether several ops of a pass use a parameter, as they do tied embeddings.
@@ -121,21 +121,18 @@ impl GradTarget<'_> {
         match self {
             GradTarget::Parameters => GradTarget::Parameters,
             GradTarget::Separate(separate) => GradTarget::Separate(separate),
-            GradTarget::First(order, is_shared) => GradTarget::First(order, is_shared),
-            GradTarget::Second(order, is_shared, separate) => GradTarget::Second(order, is_shared, separate),
+            GradTarget::First(order, is_shared) => GradTarget::First(*order, is_shared),
+            GradTarget::Second(order, is_shared, separate) => GradTarget::Second(*order, is_shared, separate),
         }
     }
 
     /// The separate set that takes the gradient of `parameter`; `None` if the parameter itself does. Waits for the first of two passes.
-    fn separate(&mut self, parameter: &Arc<Parameter>) -> Option<&mut ParameterGrads> {
+    fn separate(&mut self, parameter: &Arc<Parameter>) -> Result<Option<&mut ParameterGrads>> {
         match self {
-            GradTarget::Parameters | GradTarget::First(..) => None,
-            GradTarget::Separate(separate) => Some(separate),
-            GradTarget::Second(_, is_shared, separate) if is_shared(parameter) => Some(separate),
-            GradTarget::Second(order, ..) => {
-                order.wait_for(parameter);
-                None
-            }
+            GradTarget::Parameters | GradTarget::First(..) => Ok(None),
+            GradTarget::Separate(separate) => Ok(Some(separate)),
+            GradTarget::Second(_, is_shared, separate) if is_shared(parameter) => Ok(Some(separate)),
+            GradTarget::Second(order, ..) => order.wait_for(parameter).map(|()| None),
         }
     }
 
@@ -178,7 +175,7 @@ impl Grads<'_> {
     /// Let a CPU kernel add to the gradient of `parameter` in place. `kernel` gets the elements and whether they hold a sum
     /// already; if not, it must overwrite all of them.
     pub fn accumulate(&mut self, parameter: &Arc<Parameter>, kernel: impl FnOnce(&mut [f32], bool)) -> Result<()> {
-        let Some(separate) = self.target.separate(parameter) else {
+        let Some(separate) = self.target.separate(parameter)? else {
             parameter.accumulate(kernel)?;
             return self.target.mark_added(parameter);
         };
@@ -196,7 +193,7 @@ impl Grads<'_> {
 
     /// Add `grad` to the gradient of `parameter`. Takes over the storage of `grad`: nothing else may hold it.
     pub fn add_to_parameter(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
-        let Some(separate) = self.target.separate(parameter) else {
+        let Some(separate) = self.target.separate(parameter)? else {
             parameter.add_grad(grad)?;
             return self.target.mark_added(parameter);
         };

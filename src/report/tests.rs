@@ -1,6 +1,7 @@
 //! A study made up in code, rendered: two training runs, their evaluations, one puzzle set.
 
 use super::*;
+use crate::comm::Single;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
 use crate::eval::{EvalDir, evaluate_in};
 use crate::model::{ComputeDtype, SamplingParams};
@@ -130,7 +131,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         dtype: ComputeDtype::F32,
         bench: None,
     };
-    let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();
+    let directory = EvalDir::open(dir, key, model, (data, "test"), false, &Single).unwrap();
     let answer = |i: usize| {
         let gold = task.example(i)?.answer.clone();
         let text = match i % 4 {

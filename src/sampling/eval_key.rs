@@ -3,11 +3,13 @@
 use super::SamplePlan;
 use super::example_hash::hash_examples;
 use crate::Result;
+use crate::comm::Communicator;
 use crate::io::json;
-use crate::model::{ComputeDtype, SamplingParams, hash_model, hash_prompt_files};
+use crate::model::{ComputeDtype, ModelLoader, SamplingParams, hash_model, hash_prompt_files};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::Protocol;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -76,6 +78,15 @@ impl SamplingKey {
             dtype: ComputeDtype::F32,
             bench: None,
         })
+    }
+
+    /// See that every rank has this key, the same batches, and a device of the same kind.
+    ///
+    /// # Errors
+    /// See `check_same` of the communicator.
+    pub fn check_ranks(&self, comm: &dyn Communicator, plan: &SamplePlan, loader: &ModelLoader) -> Result<()> {
+        let on_a_cpu = loader.device().is_cpu();
+        comm.check_same(&json!({ "evaluation": self, "batch size": plan.batch_size, "on a CPU": on_a_cpu }))
     }
 
     /// Whether only the scoring differs, so that the responses are the same.

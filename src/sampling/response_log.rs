@@ -1,6 +1,7 @@
 //! Scored responses on disk, one line each with what it answers, and where an interrupted run continues.
 
-use super::ScoredResponse;
+use super::{SamplePlan, ScoredResponse};
+use crate::comm::Communicator;
 use crate::io::jsonl::{self, JsonlLog};
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -26,31 +27,36 @@ pub struct LoggedResponse<'a> {
     pub images: Vec<String>,
 }
 
-/// The responses to the first examples of a task, in order.
+/// The responses to the first examples of a task, in order. Of several ranks, rank 0 alone has the file; the others write nothing.
 #[derive(Debug)]
-pub struct ResponseLog(JsonlLog);
+pub struct ResponseLog(Option<JsonlLog>);
 
 impl ResponseLog {
-    /// Open the log at `path`, cut back to where a run over `examples` examples can continue: to whole examples of `samples` responses,
-    /// and to whole batches of `batch` examples, where random numbers are drawn by the batch. Returns the responses that are left.
+    /// Open the log at `path`, cut back to where a run of the plan can continue: to whole examples, and to whole batches of `batch` examples,
+    /// where random numbers are drawn by the batch. Returns the responses that are left, on every rank.
     ///
     /// # Errors
     /// An input error for a response that is not this task's, in order.
     pub fn resume(
         path: &Path,
         task: &dyn Task,
-        examples: usize,
-        samples: usize,
-        batch: usize,
+        plan: &SamplePlan,
+        batch: Option<usize>,
+        comm: &dyn Communicator,
     ) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
-        let (mut log, mut responses) = JsonlLog::open::<ScoredResponse>(path)?;
-        if responses.len() < examples * samples {
-            let unit = samples * batch;
-            responses.truncate(responses.len() / unit * unit);
-        }
-        check_order(path, &responses, task, samples)?;
-        log.truncate(responses.len())?;
-        Ok((ResponseLog(log), responses))
+        let (samples, mut opened) = (plan.num_generations, None);
+        let responses = comm.on_root(|| {
+            let (mut log, mut responses) = JsonlLog::open::<ScoredResponse>(path)?;
+            if responses.len() < plan.examples(task) * samples {
+                let unit = samples * batch.unwrap_or(1);
+                responses.truncate(responses.len() / unit * unit);
+            }
+            check_order(path, &responses, task, samples)?;
+            log.truncate(responses.len())?;
+            opened = Some(log);
+            Ok(responses)
+        })?;
+        Ok((ResponseLog(opened), responses))
     }
 
     /// Append responses to examples of `task`, in one write.
@@ -58,7 +64,10 @@ impl ResponseLog {
     /// # Errors
     /// A failure to write.
     pub fn append(&mut self, task: &dyn Task, responses: &[ScoredResponse]) -> Result<()> {
-        self.0.append(&logged(task, responses)?)
+        match &mut self.0 {
+            Some(log) => log.append(&logged(task, responses)?),
+            None => Ok(()),
+        }
     }
 
     /// Write the log at `path` as a whole, or not at all.

@@ -4,6 +4,7 @@ use super::batch::sample;
 use super::responder::{Prompts, Responder, SampleOptions};
 use super::response::ScoredResponse;
 use super::summary::Summary;
+use crate::comm::{Communicator, Single};
 use crate::model::SamplingParams;
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -57,7 +58,7 @@ pub fn sample_task(
 ) -> Result<(Summary, Vec<ScoredResponse>)> {
     let started = Instant::now();
     let mut responses: Vec<ScoredResponse> = Vec::new();
-    run(responder, task, plan, sampling, 0, |batch| {
+    run(responder, &Single, task, (plan, sampling), 0, |batch| {
         responses.extend(batch);
         progress(progress_of(&responses, plan.examples(task), plan.num_generations));
         Ok(())
@@ -82,17 +83,18 @@ pub(crate) fn progress_of(responses: &[ScoredResponse], total: usize, samples: u
     }
 }
 
-/// Sample the examples from `first` on, batch by batch; `keep` is given the responses of each batch.
+/// Sample the examples from `first` on, batch by batch; `keep` is given the responses of each batch. Each rank takes whole batches, which it
+/// computes as one process does, and `keep` is given those of all ranks in order, without their tokens.
 ///
 /// # Errors
 /// See [`sample_task`].
 pub(crate) fn run(
     responder: &dyn Responder,
+    comm: &dyn Communicator,
     task: &dyn Task,
-    plan: &SamplePlan,
-    sampling: &SamplingParams,
+    (plan, sampling): (&SamplePlan, &SamplingParams),
     first: usize,
-    mut keep: impl FnMut(Vec<ScoredResponse>) -> Result<()>,
+    keep: impl FnMut(Vec<ScoredResponse>) -> Result<()>,
 ) -> Result<()> {
     if plan.num_generations == 0 || plan.batch_size == 0 {
         return Err(Error::input("an evaluation needs at least one sample per example and one example per batch"));
@@ -101,13 +103,13 @@ pub(crate) fn run(
     if total == 0 {
         return Err(Error::input(format!("task {}: there are no examples to evaluate", task.name())));
     }
-    for start in (first..total).step_by(plan.batch_size) {
+    let respond = |&start: &usize| -> Result<Vec<ScoredResponse>> {
         let examples: Vec<usize> = (start..(start + plan.batch_size).min(total)).collect();
         // A batch draws from the stream of its first example, so that an interrupted run continues with the same numbers.
         let options =
             SampleOptions { num_generations: plan.num_generations, sampling, stream: ("eval", &[start as u64]) };
         let groups = sample(responder, &Prompts::new(task, &examples), &options)?;
-        keep(groups.into_iter().flatten().collect())?;
-    }
-    Ok(())
+        Ok(groups.into_iter().flatten().collect())
+    };
+    comm.in_rounds(&(first..total).step_by(plan.batch_size).collect::<Vec<_>>(), respond, keep)
 }

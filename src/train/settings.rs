@@ -45,6 +45,24 @@ pub enum LrSchedule {
     Cosine,
 }
 
+/// The type in which ranks send each other gradients (`docs/scaling.md`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CommDtype {
+    /// f32: a run ends with the same bytes on any number of ranks.
+    #[default]
+    F32,
+    /// bf16: half the bytes. Each rank's gradients are rounded before they are sent, and so are the sums: the result depends on the number of
+    /// ranks. On a CPU with more than 32 MiB of trainable weights, gradients stay f32.
+    Bf16,
+}
+
+impl CommDtype {
+    fn is_f32(&self) -> bool {
+        *self == CommDtype::F32
+    }
+}
+
 /// How GRPO's token losses become one number (see `train::objective::GrpoLoss`). TRL's `loss_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -142,6 +160,9 @@ pub struct TrainSettings {
     #[serde(default)]
     #[schemars(extend("trl" = "bf16"))]
     pub dtype: crate::model::ComputeDtype,
+    /// Type in which several processes (`mpirun`) send each other gradients; `f32` when not given. Without effect in one process.
+    #[serde(default, skip_serializing_if = "CommDtype::is_f32")]
+    pub comm_dtype: CommDtype,
     /// Peak learning rate.
     #[schemars(extend("trl" = "learning_rate"))]
     pub learning_rate: f64,
@@ -323,6 +344,7 @@ impl TrainConfig {
                 max_length: 0,
                 gradient_checkpointing: false,
                 dtype: Default::default(),
+                comm_dtype: CommDtype::F32,
                 save_steps: 100,
                 save_total_limit: 2,
             },
@@ -367,6 +389,7 @@ impl TrainConfig {
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
         all.train.max_examples = 1;
+        all.train.comm_dtype = CommDtype::Bf16;
         all.train.mix = vec![String::new()];
         if let Some(rollout) = &mut all.rollout {
             rollout.stop = vec![String::new()];

@@ -16,7 +16,7 @@ use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoi
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
-use crate::train::settings::{Method, TrainConfig};
+use crate::train::settings::{CommDtype, Method, TrainConfig};
 use crate::{Error, Result, hub, nn, rng};
 use candle_core::Device;
 use rayon::prelude::*;
@@ -51,8 +51,7 @@ pub struct TrainRequest {
 /// must end the others ([`Communicator::abort`]).
 ///
 /// # Errors
-/// See [`RunDir::open`] for a run directory that does not fit, and [`train`]. An input error if ranks differ in program, settings, data or
-/// weights.
+/// See [`RunDir::open`] for a run directory that does not fit, and [`train`]. An input error if ranks differ in settings, data or weights.
 pub fn launch(
     request: &TrainRequest,
     comm: &dyn Communicator,
@@ -78,6 +77,7 @@ fn on_this_thread(
     let callback = if comm.is_root() { callback } else { &mut silent };
     // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
     let (data, processor) = open(request)?;
+    comm.round_gradients(request.config.train.comm_dtype == CommDtype::Bf16);
     if comm.world_size() > 1 {
         comm.check_same(&same_job(request, &data)?)?;
     }
@@ -170,11 +170,7 @@ fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
 
 /// What ranks must have alike before they begin, by name.
 fn same_job(request: &TrainRequest, data: &RunData) -> Result<serde_json::Value> {
-    let unreadable = |e: std::io::Error| Error::failed(format!("cannot read this program's own file: {e}"));
-    let program = std::fs::read(std::env::current_exe().map_err(unreadable)?).map_err(unreadable)?;
     Ok(serde_json::json!({
-        "jigsaw": env!("CARGO_PKG_VERSION"),
-        "checksum of the program": crc32fast::hash(&program),
         "settings": to_table(&request.config)?,
         "on a CPU": request.device.is_cpu(),
         "data": data.hash,

@@ -365,7 +365,7 @@ fn gradients(load: &(dyn Fn() -> Model + Sync), batch: &[Sequence], comm: &dyn C
 #[test]
 fn gradients_of_small_and_large_models_do_not_depend_on_the_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
-    // Batches of several shards and of one; a large model takes its shards in pairs.
+    // Batches of several shards and of one; a large model takes its shards in pairs, which three ranks have in one round and in two.
     for (preset, counts) in [(Preset::Tiny, vec![30, 2]), (Preset::Small, vec![15])] {
         let path = dir.path().join(format!("{preset:?}"));
         write_checkpoint(&path, preset, 3).unwrap();
@@ -373,7 +373,7 @@ fn gradients_of_small_and_large_models_do_not_depend_on_the_number_of_ranks() {
         for count in counts {
             let batch = batch(count);
             let alone = gradients(&load, &batch, &Single).unwrap();
-            for world_size in WORLDS {
+            for world_size in 1..=4 {
                 for found in threads::run(world_size, |comm| gradients(&load, &batch, comm)) {
                     assert!(found.unwrap() == alone, "{preset:?}, {count} prompts, {world_size} ranks");
                 }

@@ -1,9 +1,10 @@
-//! Training in several processes, started by a real `mpirun`: the same bytes for any number of them, and what becomes of a run when one of
-//! them is killed, hangs, fails, or differs from the others.
+//! Training and evaluation in several processes, started by a real `mpirun`: the same bytes for any number of them, and what becomes of the
+//! work when one of them is killed, hangs, fails, or differs from the others.
 
 use crate::command::{Line, done, jigsaw};
 use crate::run_files::contents;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ const RFT: &str = "--method rft --set train.steps=4 --set train.batch_size=5 --s
                    --set grpo.beta=0.1 --set eval.steps=0";
 /// So long that something can happen on the way.
 const LONG: &str = "--method sft --set train.steps=16 --set train.batch_size=14 --set eval.steps=0";
+const LONG_EVAL: &str = "eval --model model --data data --split train --temperature 1 --num-generations 30 --batch-size 1 --max-new-tokens 64";
 
 fn prepare(dir: &Path) {
     done(dir, "model init --preset tiny --out model");
@@ -85,15 +87,53 @@ fn runs_on_1_2_and_4_ranks_end_with_the_same_bytes() {
     }
 }
 
-/// A job that is in the middle of its work, and the process of one of its ranks.
-fn begun(dir: &Path, timeout: &str, rank: usize, line: &str) -> (Child, Pid) {
+#[test]
+fn a_larger_model_goes_in_pairs_of_ranks_to_the_same_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    done(dir, "model init --preset small --out model");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --out data");
+    // More than 32 MiB of adapters, and rows for two shards or more.
+    let line = format!(
+        "{COMMON} --method sft --set train.steps=1 --set train.batch_size=10 --set eval.steps=0 --set lora.rank=128"
+    );
+    for ranks in [1, 2, 3] {
+        succeeds(&on_ranks(dir, ranks, &format!("{line} --out small-{ranks}")));
+        assert_eq!(differing(dir, "small-1", &format!("small-{ranks}")), Vec::<String>::new());
+    }
+    assert!(std::fs::metadata(dir.join("small-1/model/adapter_model.safetensors")).unwrap().len() > 32 << 20);
+}
+
+#[test]
+fn gradients_sent_as_bf16_are_half_the_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let line = format!("{COMMON} {SFT} --set eval.steps=0 --set train.save_steps=0");
+    let sent = |ranks: usize, dtype: &str| -> f64 {
+        let out = format!("{dtype}-{ranks}");
+        succeeds(&on_ranks(dir, ranks, &format!("{line} --set train.comm_dtype={dtype} --out {out}")));
+        let text = std::fs::read_to_string(dir.join(out).join("metrics.jsonl")).unwrap();
+        let steps = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        steps.filter_map(|step| step["communication_bytes"].as_f64()).sum()
+    };
+    let (whole, half) = (sent(2, "f32"), sent(2, "bf16"));
+    sent(1, "bf16");
+    // Two sets of gradients, and the new weights, which are sent as f32 in both: 5/7.
+    assert!(half > 0.5 * whole && half < 0.75 * whole, "{half} of {whole} bytes");
+    let model = |name: &str| std::fs::read(dir.join(name).join("model/model.safetensors")).unwrap();
+    assert!(model("bf16-1") == model("f32-2"), "one process rounds nothing");
+    assert!(model("bf16-2") != model("f32-2"), "two do");
+}
+
+/// A job that is in the middle of its work, as the lines of `log` show, and the process of one of its ranks.
+fn begun(dir: &Path, timeout: &str, rank: usize, line: &str, log: &str) -> (Child, Pid) {
     let mut command = mpirun(dir, &format!("-n 2 {PROGRAM} {line}"));
     let child =
         command.env("JIGSAW_COMM_TIMEOUT", timeout).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
-    let lines = || std::fs::read_to_string(dir.join("run/metrics.jsonl")).map_or(0, |text| text.lines().count());
-    while lines() < 2 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "nothing is trained");
+    while line_count(&dir.join(log)) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "nothing is done");
         std::thread::sleep(Duration::from_millis(5));
     }
     let of_rank = |process: &std::fs::DirEntry| {
@@ -107,6 +147,28 @@ fn begun(dir: &Path, timeout: &str, rank: usize, line: &str) -> (Child, Pid) {
     (child, Pid::from_raw(process.file_name().to_str().unwrap().parse().unwrap()).unwrap())
 }
 
+fn line_count(file: &Path) -> usize {
+    std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
+}
+
+/// Begin on two ranks and kill one of them: the other ends soon.
+fn kill_one(dir: &Path, rank: usize, line: &str, log: &str) {
+    let _ = std::fs::remove_dir_all(dir.join("run"));
+    let (child, process) = begun(dir, "600", rank, line, log);
+    let killed = Instant::now();
+    kill_process(process, Signal::KILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(killed.elapsed() < Duration::from_secs(30) && !output.status.success(), "{:?}", output.status);
+    let said = said(&output);
+    // A surviving rank says it, or mpirun, or both.
+    let process = process.as_raw_nonzero();
+    assert!(
+        said.contains(&format!("(process {process}): its process has ended"))
+            || said.contains(&format!("process rank {rank} with PID")),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_killed_rank_ends_the_others_and_the_same_command_resumes() {
     let temporary = tempfile::tempdir().unwrap();
@@ -114,20 +176,7 @@ fn a_killed_rank_ends_the_others_and_the_same_command_resumes() {
     prepare(&dir);
     let line = format!("{COMMON} {LONG} --out run");
     for rank in [1, 0] {
-        let _ = std::fs::remove_dir_all(dir.join("run"));
-        let (child, process) = begun(&dir, "600", rank, &line);
-        let killed = Instant::now();
-        kill_process(process, Signal::KILL).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(killed.elapsed() < Duration::from_secs(30) && !output.status.success(), "{:?}", output.status);
-        let said = said(&output);
-        // A surviving rank says it, or mpirun, or both.
-        let process = process.as_raw_nonzero();
-        assert!(
-            said.contains(&format!("(process {process}): its process has ended"))
-                || said.contains(&format!("process rank {rank} with PID")),
-            "{said}"
-        );
+        kill_one(&dir, rank, &line, "run/metrics.jsonl");
         assert!(!dir.join("run/finished.json").exists());
     }
     succeeds(&on_ranks(&dir, 2, &line));
@@ -142,7 +191,7 @@ fn a_rank_that_hangs_is_given_up_after_the_stated_time() {
     prepare(&dir);
     for rank in [1, 0] {
         let _ = std::fs::remove_dir_all(dir.join("run"));
-        let (child, process) = begun(&dir, "8", rank, &format!("{COMMON} {LONG} --out run"));
+        let (child, process) = begun(&dir, "8", rank, &format!("{COMMON} {LONG} --out run"), "run/metrics.jsonl");
         let stopped = Instant::now();
         kill_process(process, Signal::STOP).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -192,7 +241,13 @@ fn what_cannot_run_is_said_once() {
     let dir = temporary.path();
     prepare(dir);
     for (line, expected) in [
-        ("score --model model --data data --out scores.jsonl", "error: an MPI launcher has started 2 processes"),
+        ("report data --out report.html", "error: an MPI launcher has started 2 processes"),
+        (
+            "eval --model m --api http://localhost:1/v1 --data data --out out",
+            "error: eval --api does not divide its work",
+        ),
+        ("rollout --teacher scripted --data data --out out", "error: rollout --teacher does not divide its work"),
+        ("eval --model none --data data --out out", "error: "),
         ("train --model model --data data --out run --set train.stops=4", "unknown key train.stops"),
         ("train --model none --data data --out run", "error: "),
         ("train --modle model", "error: "),
@@ -206,8 +261,112 @@ fn what_cannot_run_is_said_once() {
     let line = "train --model model --data data --out run";
     let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {PROGRAM} {line} --modle x")).output().unwrap();
     assert!(output.status.code() == Some(2) && said(&output).contains("--modle"), "{}", said(&output));
-    assert!(!dir.join("run").exists() && !dir.join("scores.jsonl").exists());
+    assert!(["run", "out", "report.html"].iter().all(|name| !dir.join(name).exists()));
     let output = mpirun(dir, &format!("-n 2 {PROGRAM} train --method sft --print-config")).output().unwrap();
     succeeds(&output);
     assert_eq!(count(&String::from_utf8_lossy(&output.stdout), "[train]"), 1);
+}
+
+/// Every file of an evaluation or rollout, without the lines that tell how long it took.
+fn results(path: &Path) -> BTreeMap<String, String> {
+    let files = walkdir::WalkDir::new(path).into_iter().map(|entry| entry.unwrap());
+    let without_times = |file: &Path| {
+        let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();
+        let timed = |line: &&str| line.contains("\"seconds\":") || line.contains("tokens_per_second");
+        text.lines().filter(|line| !timed(line)).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    files
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| (entry.path().strip_prefix(path).unwrap().display().to_string(), without_times(entry.path())))
+        .collect()
+}
+
+fn assert_same_results(dir: &Path, one: &str, other: &str) {
+    let (one_found, other_found) = (results(&dir.join(one)), results(&dir.join(other)));
+    let names = one_found.keys().chain(other_found.keys());
+    let differing: Vec<&String> = names.filter(|name| one_found.get(*name) != other_found.get(*name)).collect();
+    assert!(differing.is_empty() && !one_found.is_empty(), "{other} differs from {one} in {differing:?}");
+}
+
+#[test]
+fn evaluations_rollouts_and_scores_on_1_to_4_ranks_are_the_same_bytes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    done(dir, "model init --preset tiny --seed 5 --out tuned");
+    for (name, line) in [
+        ("greedy", "eval --model model --data data --split train --batch-size 2 --max-new-tokens 8"),
+        (
+            "sampled",
+            "eval --model model --data data --split train --batch-size 2 --max-new-tokens 8 --temperature 1 --num-generations 2",
+        ),
+        ("bench", "eval --model model --bench puzzles=data --split train --batch-size 4 --max-new-tokens 8"),
+        ("compared", "eval --model tuned --baseline model --data data --split train --batch-size 3 --max-new-tokens 8"),
+        (
+            "rollout",
+            "rollout --model model --data data --batch-size 2 --num-generations 3 --max-new-tokens 80 --keep all",
+        ),
+        ("score", "score --model model --data data --split train --batch-size 2"),
+    ] {
+        for ranks in 1..=4 {
+            let output = on_ranks(dir, ranks, &format!("{line} --out {name}-{ranks}"));
+            succeeds(&output);
+            // Rank 0 alone prints.
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(printed.lines().last().map(|last| count(&printed, last)), Some(1), "{printed}");
+            assert_same_results(dir, &format!("{name}-1"), &format!("{name}-{ranks}"));
+        }
+    }
+}
+
+#[test]
+fn a_killed_rank_ends_an_evaluation_which_other_numbers_of_ranks_resume() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().canonicalize().unwrap();
+    prepare(&dir);
+    let line = format!("{LONG_EVAL} --out run");
+    succeeds(&on_ranks(&dir, 1, &format!("{LONG_EVAL} --out whole")));
+    for (rank, then) in [(1, 4), (0, 1)] {
+        kill_one(&dir, rank, &line, "run/responses.jsonl");
+        assert!(!dir.join("run/result.json").exists());
+        let before = line_count(&dir.join("run/responses.jsonl"));
+        assert!(before >= 30 && before < line_count(&dir.join("whole/responses.jsonl")), "{before}");
+        succeeds(&on_ranks(&dir, then, &line));
+        assert_same_results(&dir, "whole", "run");
+    }
+}
+
+#[test]
+fn ranks_that_differ_evaluate_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    std::fs::create_dir(dir.join("elsewhere")).unwrap();
+    done(dir, "model init --preset tiny --seed 5 --out elsewhere/model");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --out elsewhere/data");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --seed 9 --out other-data");
+    let mut program = std::fs::read(PROGRAM).unwrap();
+    program.push(0);
+    std::fs::copy(PROGRAM, dir.join("other-program")).unwrap();
+    std::fs::write(dir.join("other-program"), program).unwrap();
+    for line in [
+        "eval --model model --data data --batch-size 2 --out out",
+        "rollout --model model --data data --split test --batch-size 2 --out out",
+        "score --model model --data data --batch-size 2 --out out",
+    ] {
+        for (program, other, expected) in [
+            ("-wdir elsewhere PROGRAM", line.to_string(), "model: "),
+            ("./other-program", line.to_string(), "checksum of the program: "),
+            (PROGRAM, line.replace("data data", "data other-data"), ": "),
+            (PROGRAM, line.replace("size 2", "size 3"), "batch size: 2 -> 3"),
+            (PROGRAM, line.replace("data data", "data none"), "has failed: no "),
+        ] {
+            let program = program.replace("PROGRAM", PROGRAM);
+            let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(count(&said, "error: rank 1 on ") == 1 && said.contains(expected), "{expected}: {said}");
+            assert!(!dir.join("out").exists(), "{expected}: something was left");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One checkpoint, or one server, on all prepared benchmarks.
 
 use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
+use crate::comm::Communicator;
 use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in, predict_in};
 use crate::io::lock::LockFile;
@@ -14,7 +15,7 @@ use std::path::Path;
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or on what is left: `out/<name>/` for each,
 /// then `results.json` and `results.csv` in `out`, written again after every benchmark. A benchmark without answers has a file of predictions
 /// and no result. What is finished is only read, and
-/// the weights are loaded only if something is not.
+/// the weights are loaded only if something is not. Every rank calls it; one that gets an error must end the others ([`Communicator::abort`]).
 ///
 /// # Errors
 /// An input error, before the weights are loaded, if the benchmarks were prepared for other prompt files, or `out` holds
@@ -22,7 +23,7 @@ use std::path::Path;
 pub fn run(
     prepared: &[PreparedBenchmark],
     model: &Path,
-    loader: &ModelLoader,
+    (loader, comm): (&ModelLoader, &dyn Communicator),
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
@@ -37,20 +38,26 @@ pub fn run(
             )));
         }
     }
-    let _lock = claim(out)?;
+    let _lock = comm.root_alone(|| claim(out))?;
     let weights = hash_model(model)?;
-    let mut directories = Vec::with_capacity(prepared.len());
+    let mut keys = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let key = SamplingKey::new(&weights, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
         let key = SamplingKey { bench: Some(bench.protocol.clone()), dtype: loader.compute(), ..key };
-        directories.push(EvalDir::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
+        key.check_ranks(comm, &bench.plan, loader).map_err(|e| e.context(&bench.name))?;
+        keys.push(key);
+    }
+    let mut directories = Vec::with_capacity(prepared.len());
+    for (bench, key) in prepared.iter().zip(keys) {
+        let data = (bench.path.as_path(), bench.split.as_str());
+        directories.push(EvalDir::open(&out.join(&bench.name), key, model, data, fresh, comm)?);
     }
     let mut loaded: Option<Model> = None;
     let mut results: Vec<(String, EvalResult)> = Vec::with_capacity(prepared.len());
     for (bench, directory) in prepared.iter().zip(directories) {
         let result = match directory.finished()? {
             Some(result) => result,
-            None if directory.predictions().exists() => continue,
+            None if directory.has_predictions()? => continue,
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
@@ -68,7 +75,7 @@ pub fn run(
             }
         };
         results.push((bench.name.clone(), result));
-        write_results(out, &results)?;
+        comm.on_root(|| write_results(out, &results))?;
     }
     Ok(results)
 }

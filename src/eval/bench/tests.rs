@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Result;
+use crate::comm::Single;
 use crate::eval::EvalResult;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::{ComputeDtype, ModelLoader, SamplingParams};
@@ -68,7 +69,7 @@ impl Bench {
 
     fn run(&self, settings: &BenchmarkSettings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
         let prepared = self.prepare(settings)?;
-        run(&prepared, &self.path("model"), &loader(), &self.path(out), fresh, &mut |_, _| {})
+        run(&prepared, &self.path("model"), (&loader(), &Single), &self.path(out), fresh, &mut |_, _| {})
     }
 
     fn responses(&self, out: &str, bench: &str) -> Vec<u8> {
@@ -193,7 +194,8 @@ fn an_output_directory_with_other_files_is_refused() {
     let prepared = bench.prepare(&settings(4)).unwrap();
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].role }}").unwrap();
     assert!(!prepared[0].serves(&bench.path("model")).unwrap());
-    let said = refusal(run(&prepared, &bench.path("model"), &loader(), &bench.path("out"), false, &mut |_, _| {}));
+    let said =
+        refusal(run(&prepared, &bench.path("model"), (&loader(), &Single), &bench.path("out"), false, &mut |_, _| {}));
     assert!(said.contains("are not those that pope was prepared for"), "{said}");
 }
 

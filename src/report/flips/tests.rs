@@ -1,6 +1,7 @@
 //! Comparisons worked out by hand: five questions, two models.
 
 use super::*;
+use crate::comm::Single;
 use crate::eval::{EvalDir, evaluate_in};
 use crate::forgetting::{
     BenchmarkTitle, ExampleLabel, FinishedEval, ForgettingResult, MeasuredBenchmark, ModelRef, TunedResult, pair,
@@ -70,7 +71,7 @@ fn compare(dir: &Path, rows: &[Row<'_>], side: u32) {
             };
             let out = dir.join(&places[model]).join(&name);
             fs::create_dir_all(&out).unwrap();
-            let directory = EvalDir::open(&out, key, Path::new(MODELS[model]), &file, "", false).unwrap();
+            let directory = EvalDir::open(&out, key, Path::new(MODELS[model]), (&file, ""), false, &Single).unwrap();
             let answer = |i: usize| vec![Response::text(own[i].3[model])];
             let plan = SamplePlan { limit: None, num_generations: 1, batch_size: 64 };
             let responder = from_fn(|examples: std::ops::Range<usize>| Ok(examples.map(answer).collect()));

@@ -16,6 +16,7 @@ pub use options::{RolloutOptions, SAMPLES, TEMPERATURE};
 pub use rollout_dir::RolloutInfo;
 pub use selection::{Candidate, FinalAnswer, Keep, RolloutSelection, SelectionCounts, with_answer};
 
+use crate::comm::Communicator;
 use crate::data::{Dataset, Manifest};
 use crate::io::files;
 use crate::model::init::SPECIAL;
@@ -82,7 +83,8 @@ pub struct RolloutReport {
 }
 
 /// Sample what is missing and write the dataset. A finished rollout is only read; with another selection, the dataset is written again
-/// from the samples that are there. `note` receives a message for each long pause that a server asks for.
+/// from the samples that are there. `note` receives a message for each long pause that a server asks for. Every rank calls it; one that gets
+/// an error must end the others ([`Communicator::abort`]). A server answers one process alone.
 ///
 /// # Errors
 /// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if no response is kept. The
@@ -90,6 +92,7 @@ pub struct RolloutReport {
 pub fn rollout(
     request: &RolloutRequest,
     loader: &ModelLoader,
+    comm: &dyn Communicator,
     note: Note<'_>,
     progress: impl FnMut(SampleProgress),
 ) -> Result<RolloutReport> {
@@ -111,10 +114,12 @@ pub fn rollout(
         data: absolute(data),
         split: split.to_string(),
     };
-    let store = RolloutDir::open(out, about, request.fresh)?;
-    let written = dataset::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
+    about.key.check_ranks(comm, plan, loader)?;
+    let store = RolloutDir::open(out, about, request.fresh, comm)?;
+    let read = || dataset::written(out)?.map(|written| finished(written, selection, out)).transpose();
+    let written = comm.on_root(read)?.flatten();
     let started = Instant::now();
-    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, loader, note, progress)?;
+    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, (loader, comm), note, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.num_generations, fresh_tokens, started.elapsed())?;
     let special = request.teacher.special_tokens()?;
     let (kept, tally) = select(&task, &outcomes, plan.num_generations, selection, &special)?;
@@ -127,7 +132,7 @@ pub fn rollout(
             let settings = json!({
                 "teacher": store.about.teacher, "key": store.about.key, "split": split, "selection": selection, "tally": tally,
             });
-            write_dataset(out, task.dataset(), data, split, &kept, settings)?
+            comm.on_root(|| write_dataset(out, task.dataset(), data, split, &kept, settings))?
         }
     };
     Ok(RolloutReport { about: store.about, summary, tally, usage, manifest })
@@ -146,12 +151,12 @@ fn sample(
     request: &RolloutRequest,
     store: &RolloutDir,
     task: &DatasetTask,
-    loader: &ModelLoader,
+    (loader, comm): (&ModelLoader, &dyn Communicator),
     note: Note<'_>,
     mut progress: impl FnMut(SampleProgress),
 ) -> Result<Sampled> {
     let plan = &request.plan;
-    let (mut log, mut outcomes) = store.resume(task, plan)?;
+    let (mut log, mut outcomes) = store.resume(task, plan, comm)?;
     let total = plan.examples(task);
     progress(progress_of(&outcomes, total, plan.num_generations));
     let done = outcomes.len() / plan.num_generations;
@@ -173,7 +178,7 @@ fn sample(
         progress(progress_of(&outcomes, total, plan.num_generations));
         Ok(())
     };
-    let sample = |responder: &dyn Responder| run(responder, task, plan, &request.sampling, done, keep);
+    let sample = |responder: &dyn Responder| run(responder, comm, task, (plan, &request.sampling), done, keep);
     match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;

@@ -4,6 +4,7 @@
 //! random numbers are drawn by the batch, and continues from there.
 
 use crate::Result;
+use crate::comm::Communicator;
 use crate::data::{MANIFEST, dataset_names};
 use crate::io::files;
 use crate::io::json::named_differences;
@@ -36,12 +37,12 @@ pub struct RolloutInfo {
     pub split: String,
 }
 
-/// An open output directory. It is locked, so that no other process samples into it.
+/// An open output directory. It is locked, so that no other process samples into it. Of several ranks, rank 0 alone reads and writes.
 #[derive(Debug)]
 pub(super) struct RolloutDir {
     dir: PathBuf,
     pub about: RolloutInfo,
-    _lock: LockFile,
+    _lock: Option<LockFile>,
 }
 
 impl RolloutDir {
@@ -50,7 +51,13 @@ impl RolloutDir {
     /// # Errors
     /// An input error if the directory holds something else, or if another process samples into it; for other samples it names what
     /// differs.
-    pub fn open(dir: &Path, about: RolloutInfo, fresh: bool) -> Result<RolloutDir> {
+    pub fn open(dir: &Path, about: RolloutInfo, fresh: bool, comm: &dyn Communicator) -> Result<RolloutDir> {
+        let lock = comm.root_alone(|| RolloutDir::prepare(dir, &about, fresh))?;
+        Ok(RolloutDir { dir: dir.to_path_buf(), about, _lock: lock })
+    }
+
+    /// Lock the directory and see that it belongs to this rollout.
+    fn prepare(dir: &Path, about: &RolloutInfo, fresh: bool) -> Result<LockFile> {
         let path = dir.join(INFO);
         let begun = || {
             let holds_some = |name: &&str| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0);
@@ -68,18 +75,17 @@ impl RolloutDir {
             // Killed after the manifest was written.
             files::remove_if_exists(&dir.join(UNFINISHED))?;
         }
-        let opened = RolloutDir { dir: dir.to_path_buf(), about, _lock: lock };
         if !begun() {
-            files::write_json(&path, &opened.about)?;
-            return Ok(opened);
+            files::write_json(&path, about)?;
+            return Ok(lock);
         }
-        let Some(found) = output_dir::read_key::<RolloutInfo>(&path, content.what, true)? else { return Ok(opened) };
-        let mut differences = named_differences(&found.key, &opened.about.key);
-        if found.split != opened.about.split {
-            differences.push(format!("split: {} -> {}", found.split, opened.about.split));
+        let Some(found) = output_dir::read_key::<RolloutInfo>(&path, content.what, true)? else { return Ok(lock) };
+        let mut differences = named_differences(&found.key, &about.key);
+        if found.split != about.split {
+            differences.push(format!("split: {} -> {}", found.split, about.split));
         }
         if differences.is_empty() {
-            return Ok(opened);
+            return Ok(lock);
         }
         let paid = match dir.join(API_CACHE).exists() {
             true => format!(", which removes {API_CACHE} too: the responses in it would be asked and paid for again"),
@@ -92,9 +98,13 @@ impl RolloutDir {
     ///
     /// # Errors
     /// An input error for responses that are not this task's.
-    pub fn resume(&self, task: &dyn Task, plan: &SamplePlan) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
-        let batch = self.about.key.batch_size.unwrap_or(1);
-        ResponseLog::resume(&self.dir.join(SAMPLES), task, plan.examples(task), plan.num_generations, batch)
+    pub fn resume(
+        &self,
+        task: &dyn Task,
+        plan: &SamplePlan,
+        comm: &dyn Communicator,
+    ) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
+        ResponseLog::resume(&self.dir.join(SAMPLES), task, plan, self.about.key.batch_size, comm)
     }
 }
 

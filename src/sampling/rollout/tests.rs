@@ -1,6 +1,7 @@
 //! Whole rollouts, from a dataset directory to a dataset directory.
 
 use super::*;
+use crate::comm::Single;
 use crate::data::METADATA;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::{ComputeDtype, ModelLoader};
@@ -51,7 +52,7 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
 }
 
 fn run(request: &RolloutRequest) -> Result<RolloutReport> {
-    rollout(request, &ModelLoader::new(&Device::Cpu, ComputeDtype::F32), &|_| {}, |_| {})
+    rollout(request, &ModelLoader::new(&Device::Cpu, ComputeDtype::F32), &Single, &|_| {}, |_| {})
 }
 
 fn refused(request: &RolloutRequest) -> String {

@@ -227,19 +227,24 @@ fn describe(finished: &RunSummary) -> String {
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
+    /// SIGUSR1 has come.
+    warned: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// SIGUSR1 counts as SIGTERM: it is what `mpirun` passes on to its processes.
+    /// SIGUSR1 counts as SIGTERM: it is what `mpirun` passes on to its processes, and a study to its tasks. A second one ends nothing.
     pub(super) fn listen() -> Result<Signals> {
-        let signals = Signals { stop: Arc::default(), terminated: Arc::default() };
+        let signals = Signals { stop: Arc::default(), terminated: Arc::default(), warned: Arc::default() };
+        let asked: Arc<AtomicBool> = Arc::default();
         let register = || -> std::io::Result<()> {
             for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
                 // In this order: the shutdown looks at the flag as it was before this signal.
-                flag::register_conditional_shutdown(signal, code, signals.stop.clone())?;
+                flag::register_conditional_shutdown(signal, code, asked.clone())?;
+                flag::register(signal, asked.clone())?;
                 flag::register(signal, signals.stop.clone())?;
             }
             flag::register(SIGUSR1, signals.stop.clone())?;
+            flag::register(SIGUSR1, signals.warned.clone())?;
             for signal in [SIGTERM, SIGUSR1] {
                 flag::register(signal, signals.terminated.clone())?;
             }
@@ -247,6 +252,11 @@ impl Signals {
         };
         register().map_err(|e| Error::failed(format!("cannot listen for signals: {e}")))?;
         Ok(signals)
+    }
+
+    /// Whether SIGUSR1 has come, which Slurm sends before the time limit of a job.
+    pub(super) fn is_before_limit(&self) -> bool {
+        self.warned.load(Ordering::SeqCst)
     }
 
     pub(super) fn exit_code(&self) -> u8 {

@@ -17,6 +17,7 @@ logs=${1:-$(mktemp -d)}
 mkdir -p "$logs"
 work=$(mktemp -d /var/tmp/jigsaw-slurm.XXXXXX)
 chmod 755 "$work"
+length=${STEPS:-600}
 daemons=()
 stop() {
     scancel --user=root 2>/dev/null || true
@@ -67,7 +68,7 @@ mkdir -p "$work/state" "$work/spool.node1" "$work/spool.node2"
 dd if=/dev/urandom of="$work/munge.key" bs=1024 count=1 status=none
 chmod 600 "$work/munge.key"
 munged --foreground --force --key-file="$work/munge.key" --socket="$work/munge.socket" --pid-file="$work/munge.pid" \
-    --log-file="$work/munge.log" --seed-file="$work/munge.seed" &
+    --log-file="$work/munge.log" --seed-file="$work/munge.seed" >"$work/munged.out" 2>&1 &
 daemons+=($!)
 sleep 1
 slurmctld -D >"$work/slurmctld.out" 2>&1 &
@@ -116,7 +117,7 @@ split = "0.5,0,0.5"
 method = "sft"
 data = "bare"
 learning_rate = 1e-4
-train = { steps = ${STEPS:-600}, batch_size = 4, save_steps = 50 }
+train = { steps = $length, batch_size = 4, save_steps = $((length / 12)) }
 
 [eval]
 limit = 4
@@ -139,7 +140,7 @@ where() { sed -n 's/.*"host": "\(.*\)".*/\1/p' "$1/attempts/train.sft.lr-1e-4.se
 step "with locks: submit"
 out=$work/locks
 submit "$out"
-wait_for begun "$out" 1 60
+wait_for begun "$out" 1 $((length / 10))
 step "status while it runs"
 study --status --out "$out"
 
@@ -152,7 +153,7 @@ wait_for preempted
 echo "seed 1 had made about $before steps on $victim, and its job is queued again:"
 study --status --out "$out"
 
-wait_for begun "$out" 2 60
+wait_for begun "$out" 2 $((length / 10))
 step "a node dies: its daemon and all processes of its jobs are killed"
 victim=$(where "$out" 2)
 echo "seed 2 had made about $(steps "$out" 2) steps on $victim"
@@ -199,7 +200,7 @@ cc -shared -fPIC -o "$work/noflock.so" "$work/noflock.c"
 out=$work/nolocks
 limit=(--time=00:01:00 --signal=B:USR1@40)
 (export LD_PRELOAD=$work/noflock.so && submit "$out" "${limit[@]}")
-wait_for begun "$out" 1 10
+wait_for begun "$out" 1 $((length / 60))
 study --status --out "$out"
 step "a job is cancelled"
 scancel "$(squeue --noheader --array --states=RUNNING --format='%i %j' | awk '$2 ~ /train/ { print $1; exit }')"

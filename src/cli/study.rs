@@ -117,8 +117,10 @@ impl StudyArgs {
         if self.print_config {
             return print(&commented_study(&study.table)?).map(|()| ExitCode::SUCCESS);
         }
-        if self.executor == Executor::Local {
-            self.device.open()?;
+        match self.executor {
+            Executor::Local => self.device.open().map(drop)?,
+            // The nodes have it.
+            Executor::Slurm => self.device.place().map(drop)?,
         }
         let plan = study::plan(&study, &out)?;
         if self.list {
@@ -209,8 +211,7 @@ impl StudyArgs {
         let mut say = |job: &SlurmJob| {
             status(&format!("job {}: {}, {}", job.job, job.name, counted(job.tasks.len(), "task")));
         };
-        let Submission { submitted, queued, done } =
-            study::submit(plan, toml, out, options, &self.sbatch, &mut say)?;
+        let Submission { submitted, queued, done } = study::submit(plan, toml, out, options, &self.sbatch, &mut say)?;
         print(&format!(
             "{} submitted, {queued} queued before, {done} done; jigsaw study --status --out {} says how they stand
 ",

@@ -37,7 +37,7 @@ pub fn describe(out: &Path, tasks: &StudyTasks) -> String {
         }
         text.push('\n');
     }
-    tasks.notes.iter().for_each(|note| drop(writeln!(text, "note: {note}")));
+    tasks.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     text
 }
 

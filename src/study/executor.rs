@@ -114,7 +114,8 @@ fn await_needs(plan: &Plan, out: &Path, only: &[String]) {
 fn is_lost(plan: &Plan, out: &Path, task: &str) -> bool {
     let ended = Attempt::read(out, task).and_then(|attempt| attempt.ended);
     let lost = |need: &String| !is_recorded(out, need) && is_lost(plan, out, need);
-    matches!(ended, Some(Ended::Failed(_) | Ended::Stopped)) || plan.find(task).is_some_and(|task| task.needs.iter().any(lost))
+    matches!(ended, Some(Ended::Failed(_) | Ended::Stopped))
+        || plan.find(task).is_some_and(|task| task.needs.iter().any(lost))
 }
 
 fn is_recorded(out: &Path, task: &str) -> bool {

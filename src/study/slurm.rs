@@ -24,8 +24,13 @@ const MOST: usize = 1000;
 /// Before the time limit, Slurm sends SIGUSR1 to the script, which is the study by then: the task saves, and the job is queued again.
 const SIGNAL: &str = "--signal=B:USR1@120";
 /// Options of sbatch that are the study's own, also by their letters.
-const OWN: [(&str, &str); 5] =
-    [("--array", "-a"), ("--dependency", "-d"), ("--ntasks", "-n"), ("--wrap", "--wrap"), ("--test-only", "--test-only")];
+const OWN: [(&str, &str); 5] = [
+    ("--array", "-a"),
+    ("--dependency", "-d"),
+    ("--ntasks", "-n"),
+    ("--wrap", "--wrap"),
+    ("--test-only", "--test-only"),
+];
 /// States in which a job is over, as `squeue` and `sacct` name them. In all others it waits or runs.
 const OVER: [&str; 10] = [
     "BOOT_FAIL",
@@ -137,7 +142,8 @@ impl Queue {
             queued => queued?,
         };
         self.asked = true;
-        let kept = call("sacct", &["--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList", &jobs]);
+        let kept =
+            call("sacct", &["--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList", &jobs]);
         let kept = kept.unwrap_or_else(|e| {
             let why = e.to_string();
             self.notes.push(format!(
@@ -232,7 +238,8 @@ pub fn submit(
             )),
         })?;
         let job = said.trim().split(';').next().and_then(|number| number.parse().ok());
-        let job = job.ok_or_else(|| Error::failed(format!("sbatch said {:?}, which is no number of a job", said.trim())))?;
+        let job =
+            job.ok_or_else(|| Error::failed(format!("sbatch said {:?}, which is no number of a job", said.trim())))?;
         let tasks = group.iter().map(|task| task.name.clone()).collect();
         let record = SlurmJob { job, name, submitted: now(), tasks };
         files::write_json(&dir.join(format!("{job}.json")), &record)?;
@@ -266,8 +273,12 @@ fn choose<'a>(plan: &'a Plan, missing: &HashSet<&str>, queue: &Queue) -> Chosen<
                 chosen.stale.push(element);
                 chosen.new.insert(&task.name);
             }
-            Some((job, ..)) => drop(chosen.placed.insert(&task.name, job)),
-            None => drop(chosen.new.insert(&task.name)),
+            Some((job, ..)) => {
+                chosen.placed.insert(&task.name, job);
+            }
+            None => {
+                chosen.new.insert(&task.name);
+            }
         }
     }
     chosen
@@ -398,7 +409,10 @@ mod tests {
         write(2, 300, &["c", "a"]);
         let queue = Queue::read(dir.path()).unwrap();
         let latest = |task: &str| queue.latest(task).map(|(_, element)| element);
-        assert_eq!(["a", "b", "c", "d"].map(latest), [Some("2_1".into()), Some("10_0".into()), Some("2_0".into()), None]);
+        assert_eq!(
+            ["a", "b", "c", "d"].map(latest),
+            [Some("2_1".into()), Some("10_0".into()), Some("2_0".into()), None]
+        );
         std::fs::write(dir.path().join("slurm/11.json"), "{").unwrap();
         assert!(Queue::read(dir.path()).unwrap_err().to_string().contains("11.json"));
     }

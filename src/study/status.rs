@@ -40,8 +40,10 @@ pub fn status(out: &Path, resolve: ResolveConfig, ask: bool) -> Result<Option<St
         return Ok(None);
     }
     let plan = plan(&Study::read(&file, &[], resolve)?, out)?;
-    let records = plan.tasks.iter().map(|task| Ok((task.name.as_str(), CompletionRecord::read(out, &task.name)?)));
-    let records: HashMap<&str, Option<CompletionRecord>> = records.collect::<Result<_>>()?;
+    let mut records: HashMap<&str, Option<CompletionRecord>> = HashMap::new();
+    for task in &plan.tasks {
+        records.insert(&task.name, CompletionRecord::read(out, &task.name)?);
+    }
     let is_done = |task: &str| records.get(task).is_some_and(Option::is_some);
     let mut queue = if ask { Queue::read(out)? } else { Queue::default() };
     let missing: Vec<&StudyTask> = plan.tasks.iter().filter(|task| !is_done(&task.name)).collect();

@@ -118,13 +118,8 @@ impl Cluster {
         }
         std::fs::write(cluster.at("study.toml"), study).unwrap();
         std::fs::write(cluster.at("fake/number"), "100").unwrap();
-        let scripts = [
-            ("sbatch", SBATCH),
-            ("squeue", SQUEUE),
-            ("sacct", SACCT),
-            ("scontrol", SCONTROL),
-            ("scancel", SCANCEL),
-        ];
+        let scripts =
+            [("sbatch", SBATCH), ("squeue", SQUEUE), ("sacct", SACCT), ("scontrol", SCONTROL), ("scancel", SCANCEL)];
         for (name, script) in scripts {
             use std::os::unix::fs::PermissionsExt;
             let path = cluster.at("bin").join(name);
@@ -176,7 +171,8 @@ impl Cluster {
     /// How the elements of the jobs stand, without their numbers.
     fn states(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.at("fake/states")).unwrap();
-        let state = |path: PathBuf| std::fs::read_to_string(path).unwrap().split('|').next().unwrap().trim().to_string();
+        let state =
+            |path: PathBuf| std::fs::read_to_string(path).unwrap().split('|').next().unwrap().trim().to_string();
         entries.map(|entry| state(entry.unwrap().path())).collect()
     }
 
@@ -238,11 +234,16 @@ fn models(cluster: &Cluster, out: &str) -> Vec<Vec<u8>> {
 fn jobs_run_a_study_to_its_end_and_preempted_ones_end_with_the_same_bytes() {
     let cluster = Cluster::new(STUDY);
     let printed = cluster.succeeds("--executor slurm --retries 1 -- --partition=cpu --time=01:00:00");
-    assert!(printed.starts_with("8 tasks submitted, 0 queued before, 0 done; jigsaw study --status --out"), "{printed}");
+    assert!(
+        printed.starts_with("8 tasks submitted, 0 queued before, 0 done; jigsaw study --status --out"),
+        "{printed}"
+    );
     let calls = cluster.read("fake/calls");
     let call = |name: &str| calls.lines().find(|line| line.contains(&format!("--job-name=jigsaw.{name} "))).unwrap();
     assert!(call("train.regimes.sft").contains("--array=0-1 "), "both seeds are one array: {calls}");
-    assert!(calls.lines().all(|line| line.contains("--requeue ") && line.contains(" --partition=cpu --time=01:00:00 ")));
+    assert!(
+        calls.lines().all(|line| line.contains("--requeue ") && line.contains(" --partition=cpu --time=01:00:00 "))
+    );
     // Puzzles and prior are 101 and 102; training needs the puzzles alone.
     assert!(call("train.regimes.sft").contains("--dependency=afterany:101 "), "{calls}");
     // The same again submits nothing twice.
@@ -286,7 +287,13 @@ fn what_becomes_of_jobs_is_said_and_the_same_command_goes_on() {
     // The third call of sbatch is refused.
     let limit = "sbatch: error: QOSMaxSubmitJobPerUserLimit";
     let sbatch = cluster.read("bin/sbatch");
-    cluster.write("bin/sbatch", &sbatch.replace("if [ -s refuse ]", "[ \"$(cat number)\" -ge 102 ] && [ ! -e grown ] && cp limit refuse\nif [ -s refuse ]"));
+    cluster.write(
+        "bin/sbatch",
+        &sbatch.replace(
+            "if [ -s refuse ]",
+            "[ \"$(cat number)\" -ge 102 ] && [ ! -e grown ] && cp limit refuse\nif [ -s refuse ]",
+        ),
+    );
     cluster.write("fake/limit", limit);
     let refused = cluster.run("--executor slurm");
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
@@ -307,14 +314,19 @@ fn what_becomes_of_jobs_is_said_and_the_same_command_goes_on() {
     cluster.set_state(two, "PENDING|Resources|");
     let stopped = cluster.status("stopped");
     for part in [
-        format!("puzzles.bare  [job {} CANCELLED]  the job was cancelled; the same command goes on", cluster.element(puzzles)),
+        format!(
+            "puzzles.bare  [job {} CANCELLED]  the job was cancelled; the same command goes on",
+            cluster.element(puzzles)
+        ),
         format!("prior  [node2, job {} NODE_FAIL]  the node died", cluster.element(prior)),
         format!("job {} (eval.", cluster.element(base)),
         "is gone: Slurm does not know it".into(),
     ] {
         assert!(stopped.contains(&part), "{part}: {stopped}");
     }
-    assert!(cluster.status("failed").contains("seed-1  [node1, job ") && cluster.status("failed").contains("more memory"));
+    assert!(
+        cluster.status("failed").contains("seed-1  [node1, job ") && cluster.status("failed").contains("more memory")
+    );
     assert!(cluster.status("queued").contains(&format!("{two}  [job {} PENDING]  Resources", cluster.element(two))));
     let waiting = cluster.element(two);
     // Accounts remember what the queue has forgotten.
@@ -329,9 +341,15 @@ fn what_becomes_of_jobs_is_said_and_the_same_command_goes_on() {
     let calls = cluster.read("fake/calls");
     let down = cluster.run("--executor slurm");
     assert_eq!(down.status.code(), Some(1), "{}", said(&down));
-    assert!(said(&down).contains("nothing was submitted") && said(&down).contains("Unable to contact"), "{}", said(&down));
+    assert!(
+        said(&down).contains("nothing was submitted") && said(&down).contains("Unable to contact"),
+        "{}",
+        said(&down)
+    );
     assert_eq!(cluster.read("fake/calls"), calls);
-    assert!(cluster.succeeds("--status").contains("note: what is queued is not known: squeue refuses: slurm_load_jobs"));
+    assert!(
+        cluster.succeeds("--status").contains("note: what is queued is not known: squeue refuses: slurm_load_jobs")
+    );
 }
 
 #[test]
@@ -347,9 +365,15 @@ fn a_task_that_fails_says_why_is_tried_again_and_keeps_what_needs_it() {
     cluster.wait_until_over();
     let failed = cluster.status("failed");
     let element = cluster.element("train.sft.lr-1e-4.seed-1");
-    assert!(failed.contains(&format!("train.sft.lr-1e-4.seed-1  [node1, job {element} FAILED]  killed by signal 9")), "{failed}");
+    assert!(
+        failed.contains(&format!("train.sft.lr-1e-4.seed-1  [node1, job {element} FAILED]  killed by signal 9")),
+        "{failed}"
+    );
     let text = cluster.succeeds("--status");
-    assert!(text.contains("not begun: 1 task, 1 of which need a task that failed") && text.contains("4 of 6"), "{text}");
+    assert!(
+        text.contains("not begun: 1 task, 1 of which need a task that failed") && text.contains("4 of 6"),
+        "{text}"
+    );
     assert!(cluster.at("out/report.html").exists(), "a report of what there is");
 
     // The second is the last kill.

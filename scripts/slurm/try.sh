@@ -21,6 +21,7 @@ length=${STEPS:-600}
 daemons=()
 stop() {
     scancel --user=root 2>/dev/null || true
+    sleep 2
     kill "${daemons[@]}" 2>/dev/null || true
     sleep 2
     kill -KILL "${daemons[@]}" 2>/dev/null || true
@@ -157,18 +158,19 @@ wait_for begun "$out" 2 $((length / 10))
 step "a node dies: its daemon and all processes of its jobs are killed"
 victim=$(where "$out" 2)
 echo "seed 2 had made about $(steps "$out" 2) steps on $victim"
-kill -KILL "${process_of[$victim]}"
+# The processes of a node share its namespace.
+namespace=$(readlink "/proc/${process_of[$victim]}/ns/uts")
+dying=()
 for process in /proc/[0-9]*; do
-    if tr '\0' '\n' <"$process/environ" 2>/dev/null | grep -q "^SLURMD_NODENAME=$victim$"; then
-        kill -KILL "${process#/proc/}" 2>/dev/null || true
-    fi
+    [ "$(readlink "$process/ns/uts" 2>/dev/null)" != "$namespace" ] || dying+=("${process#/proc/}")
 done
+kill -STOP "${dying[@]}" && kill -KILL "${dying[@]}"
 scontrol update nodename="$victim" state=down reason=died
 sleep 3
 study --status --out "$out"
 node "$victim"
 sleep 2
-scontrol update nodename="$victim" state=resume || true
+scontrol update nodename="$victim" state=resume 2>/dev/null || true
 
 wait_for over
 step "the jobs are over"

@@ -153,7 +153,11 @@ fn over(state: &JobState, out: &Path, element: &str, ready: bool, place: String)
         }
         // What it needs is not there, and it has said so.
         _ if !ready => return (Standing::Left, place, String::new()),
-        _ => return (Standing::Failed, place, format!("{} ({})", reason(&tail(&log)), log.display())),
+        _ => {
+            let text = tail(&log);
+            let why = if text.contains("error: ") { reason(&text) } else { "the job ended without a word".into() };
+            return (Standing::Failed, place, format!("{why} ({})", log.display()));
+        }
     };
     (Standing::Stopped, place, format!("{what}; the same command goes on"))
 }
@@ -249,6 +253,8 @@ mod tests {
         let log = job_log(dir.path(), "7_0");
         assert_eq!(said("FAILED", true), format!("failed: no such file ({})", log.display()));
         assert_eq!(said("FAILED", false), "left: ");
+        std::fs::write(&log, "[1/1] train.a\n").unwrap();
+        assert!(said("FAILED", true).starts_with("failed: the job ended without a word"));
         assert!(said("OUT_OF_MEMORY", true).starts_with("failed: the job needed more memory"));
         for (state, part) in [("CANCELLED", "was cancelled"), ("NODE_FAIL", "node died"), ("TIMEOUT", "time limit")] {
             assert!(said(state, true).starts_with("stopped: ") && said(state, false).contains(part), "{state}");

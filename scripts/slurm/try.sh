@@ -193,23 +193,22 @@ same "$out"
 mkdir -p "$logs/locks"
 cp "$out"/slurm/* "$logs/locks"
 
-step "without locks: flock fails as on a file system that has none; training may take a minute"
+step "without locks: flock fails as on a file system that has none"
 cat >"$work/noflock.c" <<'END'
 #include <errno.h>
 int flock(int fd, int operation) { (void)fd; (void)operation; errno = ENOLCK; return -1; }
 END
 cc -shared -fPIC -o "$work/noflock.so" "$work/noflock.c"
 out=$work/nolocks
-limit=(--time=00:01:00 --signal=B:USR1@40)
-(export LD_PRELOAD=$work/noflock.so && submit "$out" "${limit[@]}")
-wait_for begun "$out" 1 $((length / 60))
+(export LD_PRELOAD=$work/noflock.so && submit "$out")
+wait_for begun "$out" 1 $((length / 10))
 study --status --out "$out"
 step "a job is cancelled"
 scancel "$(squeue --noheader --array --states=RUNNING --format='%i %j' | awk '$2 ~ /train/ { print $1; exit }')"
 wait_for over
 study --status --out "$out"
-step "the same command goes on"
-(export LD_PRELOAD=$work/noflock.so && submit "$out" "${limit[@]}")
+step "the same command goes on, now with a time limit that is too short"
+(export LD_PRELOAD=$work/noflock.so && submit "$out" --time=00:01:00 --signal=B:USR1@50)
 wait_for over
 study --status --out "$out"
 grep -h "queued again" "$out"/slurm/*.log || echo "no job reached its limit"

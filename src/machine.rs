@@ -1,4 +1,4 @@
-//! Memory of this machine and of its GPUs.
+//! The name of this machine, and the memory of it and of its GPUs.
 
 use rustix::process::{Resource, getrlimit};
 
@@ -9,6 +9,11 @@ pub enum MemoryLocation {
     Cpu,
     /// On the GPU of this number.
     Gpu(usize),
+}
+
+/// The name of this machine on its network.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Free bytes of main memory: the kernel's estimate, or what is left to the control group or under the limit of the address space

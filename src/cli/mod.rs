@@ -17,6 +17,7 @@ pub mod report;
 pub mod rollout;
 pub mod score;
 pub mod study;
+mod study_status;
 pub mod train;
 
 use crate::comm::launcher;
@@ -93,7 +94,8 @@ impl Command {
 
 /// A child process of a study saves and ends when the study is gone.
 fn end_with_the_study() {
-    if std::env::var_os(crate::study::CHILD_OF_STUDY).is_none() {
+    // Of several processes of a launcher, the first alone has the input that stays open.
+    if std::env::var_os(crate::study::CHILD_OF_STUDY).is_none() || launcher::place().0 > 0 {
         return;
     }
     std::thread::spawn(|| {

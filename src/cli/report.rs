@@ -76,7 +76,7 @@ impl ReportArgs {
     }
 
     fn serve(&self) -> Result<()> {
-        let tasks = |dir: &std::path::Path| study::progress(dir, TrainConfig::resolve);
+        let tasks = |dir: &std::path::Path| study::status(dir, TrainConfig::resolve, false);
         let watch = Watch::new(&self.runs, &self.title, tasks)?;
         let listener = loopback::listen(self.port)?;
         let address = listener.local_addr().map_err(|e| Error::failed(format!("cannot serve the page: {e}")))?;

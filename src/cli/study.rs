@@ -4,13 +4,15 @@ use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::{style, times};
+use super::study_status::describe;
 use super::train::Signals;
 use crate::config::reference::commented_study;
-use crate::io::text::{counted, wrapped};
+use crate::io::text::{counted, shell_word, wrapped};
 use crate::report;
 use crate::stats::table::duration;
 use crate::study::{
-    self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
+    self, Ended, Outcome, Plan, RunOptions, SlurmJob, Study, StudyEstimate, StudyObserver, StudyState, StudyTask,
+    Submission, TaskKind,
 };
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -31,8 +33,8 @@ use std::time::Instant;
 #[command(after_help = EXAMPLES)]
 pub struct StudyArgs {
     /// TOML file of the study; see configs/study-quick.toml and docs/study.md
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "status")]
+    config: Option<PathBuf>,
     /// Set one value, overriding the file: section.key=value, such as regimes.rft.train.steps=100; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -44,6 +46,21 @@ pub struct StudyArgs {
     /// Tasks to run at once; small models are fastest with one task per core
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     jobs: u32,
+    /// What runs the tasks: this process, or Slurm, to which they are submitted as jobs. Options for sbatch follow after `--`
+    #[arg(long, value_enum, default_value_t = Executor::Local)]
+    executor: Executor,
+    /// How often a task that failed is tried again; one whose command or input is refused (exit code 2) is not
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    retries: u32,
+    /// Processes of each training run, joined by MPI; needs a build with the feature mpi (docs/scaling.md)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    ntasks: u32,
+    /// What starts the processes of a training run; `-n N` is put after it [default: mpirun, with Slurm `srun --kill-on-bad-exit=1`]
+    #[arg(long, value_name = "WORDS")]
+    launcher: Option<String>,
+    /// Print what runs where, what is queued, what failed and why, and an estimate of the time left, and exit. Needs only --out or --config
+    #[arg(long, conflicts_with_all = ["dry_run", "list", "only", "print_config"])]
+    status: bool,
     /// Print the tasks with their commands and an estimate of time and memory, and exit
     #[arg(long, conflicts_with_all = ["list", "print_config"])]
     dry_run: bool,
@@ -57,6 +74,18 @@ pub struct StudyArgs {
     /// Print the file with the changes of --set, each key with its meaning, and exit; the output is a file of a study
     #[arg(long)]
     print_config: bool,
+    /// Options for sbatch, after `--`: partition, account, time, memory
+    #[arg(last = true, value_name = "SBATCH OPTIONS")]
+    sbatch: Vec<String>,
+}
+
+/// What runs the tasks of a study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Executor {
+    /// This process starts them here
+    Local,
+    /// They are jobs of Slurm
+    Slurm,
 }
 
 const EXAMPLES: &str = "\
@@ -64,31 +93,40 @@ Examples:
   jigsaw study --config configs/study-quick.toml
   jigsaw study --config configs/study-tiny.toml --jobs 2 --out runs/tiny
   jigsaw study --config configs/study-tiny.toml --dry-run
-  scripts/sweep.sh configs/study-tiny.toml runs/tiny 2
-  scripts/slurm/study.sh configs/paper-3b.toml runs/paper-3b";
+  jigsaw study --config configs/paper-3b.toml --executor slurm --retries 2 --device cuda -- --gres=gpu:1 --time=48:00:00
+  jigsaw study --config configs/paper-3b.toml --status";
 
 impl StudyArgs {
     /// Run it and print the path of the report; the code is 130 or 143 when a signal ended it early, 1 when tasks failed.
     pub fn run(self) -> Result<ExitCode> {
-        let study = Study::read(&self.config, &self.sets, TrainConfig::resolve)?;
-        let toml = study.to_toml()?;
-        if self.print_config {
-            return print(&commented_study(&study.table)?).map(|()| ExitCode::SUCCESS);
-        }
-        self.device.open()?;
-        let out = match (&self.out, self.config.file_stem()) {
+        let out = match (&self.out, self.config.as_ref().and_then(|config| config.file_stem())) {
             (Some(out), _) => out.clone(),
             (None, Some(name)) => PathBuf::from("runs").join(name),
             (None, None) => return Err(Error::input("--out is missing")),
         };
         // `o/` is `o`.
         let out: PathBuf = out.components().collect();
+        if self.status {
+            let status = study::status(&out, TrainConfig::resolve, true)?;
+            let missing = || Error::input(format!("no study in {}: name the --out of a study", out.display()));
+            return print(&describe(&out, &status.ok_or_else(missing)?)).map(|()| ExitCode::SUCCESS);
+        }
+        let config = self.config.as_ref().ok_or_else(|| Error::input("--config is missing"))?;
+        let study = Study::read(config, &self.sets, TrainConfig::resolve)?;
+        let toml = study.to_toml()?;
+        if self.print_config {
+            return print(&commented_study(&study.table)?).map(|()| ExitCode::SUCCESS);
+        }
+        match self.executor {
+            Executor::Local => self.device.open().map(drop)?,
+            // The nodes have it.
+            Executor::Slurm => self.device.place().map(drop)?,
+        }
         let plan = study::plan(&study, &out)?;
         if self.list {
             return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
         }
-        let options =
-            RunOptions { jobs: self.jobs as usize, device: self.device.device.clone(), only: self.only.clone() };
+        let options = self.options()?;
         if self.dry_run {
             status("measuring a few steps of each regime");
             let mut here = study.clone();
@@ -100,6 +138,9 @@ impl StudyArgs {
         }
         // The tasks of the study then find the model in the cache.
         hub::prepare(&study.head.base)?;
+        if self.executor == Executor::Slurm {
+            return self.submit(&plan, &toml, &out, &options);
+        }
         let signals = Signals::listen()?;
         let mut view = StudyProgress::new(&out);
         let outcome = study::run(&plan, &toml, &out, &options, &signals.stop, &mut view);
@@ -110,7 +151,11 @@ impl StudyArgs {
                 print(&made).map(|()| ExitCode::SUCCESS)
             }
             Outcome::Stopped => {
-                status("stopped and saved; the same command resumes");
+                match options.job.as_ref().filter(|_| signals.is_before_limit()).map(|job| study::requeue(job)) {
+                    Some(Ok(())) => status("stopped and saved before the job's time limit; the job is queued again"),
+                    Some(Err(e)) => status(&format!("stopped and saved; the job cannot be queued again: {e}")),
+                    None => status("stopped and saved; the same command resumes"),
+                }
                 Ok(ExitCode::from(signals.exit_code()))
             }
             Outcome::Failed(failed) => {
@@ -129,6 +174,56 @@ impl StudyArgs {
     }
 }
 
+impl StudyArgs {
+    /// How tasks are run.
+    fn options(&self) -> Result<RunOptions> {
+        let slurm = self.executor == Executor::Slurm;
+        if !slurm && !self.sbatch.is_empty() {
+            return Err(Error::input(format!("{}: options for sbatch need --executor slurm", self.sbatch.join(" "))));
+        }
+        if slurm && self.jobs > 1 {
+            return Err(Error::input("--jobs: Slurm decides how many tasks run at once; leave it out"));
+        }
+        if self.ntasks > 1 && !cfg!(feature = "mpi") {
+            return Err(Error::input(format!(
+                "--ntasks {}: this jigsaw was built without MPI; build it with `cargo build --release --features mpi`",
+                self.ntasks
+            )));
+        }
+        let launcher = self.launcher.as_deref().unwrap_or(if slurm { SRUN } else { "mpirun" });
+        let launcher: Vec<String> = launcher.split_whitespace().map(String::from).collect();
+        if launcher.is_empty() {
+            return Err(Error::input("--launcher: give what starts processes of MPI, such as mpirun"));
+        }
+        Ok(RunOptions {
+            jobs: self.jobs as usize,
+            device: self.device.device.clone(),
+            only: self.only.clone(),
+            retries: self.retries as usize,
+            ntasks: self.ntasks as usize,
+            launcher,
+            job: std::env::var(study::JOB).ok(),
+        })
+    }
+
+    /// Submit the tasks to Slurm, and print the jobs.
+    fn submit(&self, plan: &Plan, toml: &str, out: &Path, options: &RunOptions) -> Result<ExitCode> {
+        let mut say = |job: &SlurmJob| {
+            status(&format!("job {}: {}, {}", job.job, job.name, counted(job.tasks.len(), "task")));
+        };
+        let Submission { submitted, queued, done } = study::submit(plan, toml, out, options, &self.sbatch, &mut say)?;
+        print(&format!(
+            "{} submitted, {queued} queued before, {done} done; jigsaw study --status --out {} says how they stand
+",
+            counted(submitted, "task"),
+            shell_word(&out.display().to_string())
+        ))
+        .map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// What starts the processes of a training run in a job of Slurm.
+const SRUN: &str = "srun --kill-on-bad-exit=1";
 /// Width of a paragraph, in characters; two more for the indent.
 const COLUMNS: usize = 78;
 
@@ -163,7 +258,7 @@ fn dry(study: &Study, plan: &Plan, estimate: &StudyEstimate, jobs: usize) -> Str
         let time =
             estimate.throughput.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
         let _ = writeln!(text, "# {} ({time})", task.name);
-        let words: Vec<String> = task.arguments().iter().map(|word| quoted(word)).collect();
+        let words: Vec<String> = task.arguments().iter().map(|word| shell_word(word)).collect();
         let _ = writeln!(text, "jigsaw {}", words.join(" "));
     }
     let count = |prefix: &str| plan.tasks.iter().filter(|task| task.name.starts_with(prefix)).count();
@@ -205,16 +300,6 @@ fn dry(study: &Study, plan: &Plan, estimate: &StudyEstimate, jobs: usize) -> Str
         let _ = writeln!(text, "note: {note}");
     }
     text
-}
-
-/// A word quoted for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+*@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 /// On a terminal, a bar for the study and a line for each running task; elsewhere, a line when a task starts and ends.
@@ -269,9 +354,10 @@ impl StudyObserver for StudyProgress {
                 self.line(&format!("    {name}: done in {time}; {all}"));
             }
             Ended::Stopped => self.line(&format!("    {name}: stopped after {time}, saved")),
-            Ended::Failed(why) => {
+            Ended::Failed(why) | Ended::Retried(why) => {
                 let log = study::log(&self.out, name);
-                self.line(&format!("    {name}: failed after {time}: {why} ({})", log.display()));
+                let again = if matches!(ended, Ended::Retried(_)) { "; it is tried again" } else { "" };
+                self.line(&format!("    {name}: failed after {time}: {why} ({}){again}", log.display()));
             }
         }
     }
@@ -299,17 +385,5 @@ impl StudyObserver for StudyProgress {
         for (line, (name, seconds, said)) in lines.iter().zip(&state.running) {
             line.set_message(format!("{name}  {}  {said}", duration(*seconds)));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
-        assert_eq!(quoted("train.lr_scheduler_type=\"linear\""), "'train.lr_scheduler_type=\"linear\"'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

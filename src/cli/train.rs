@@ -209,19 +209,26 @@ fn describe(finished: &RunSummary) -> String {
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
+    /// SIGINT or SIGTERM has come.
+    asked: Arc<AtomicBool>,
+    /// SIGUSR1 has come.
+    warned: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// SIGUSR1 counts as SIGTERM: it is what `mpirun` passes on to its processes.
+    /// SIGUSR1 counts as SIGTERM: it is what `mpirun` passes on to its processes, and a study to its tasks. A second one ends nothing.
     pub(super) fn listen() -> Result<Signals> {
-        let signals = Signals { stop: Arc::default(), terminated: Arc::default() };
+        let [stop, terminated, asked, warned] = <[Arc<AtomicBool>; 4]>::default();
+        let signals = Signals { stop, terminated, asked, warned };
         let register = || -> std::io::Result<()> {
             for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
                 // In this order: the shutdown looks at the flag as it was before this signal.
-                flag::register_conditional_shutdown(signal, code, signals.stop.clone())?;
+                flag::register_conditional_shutdown(signal, code, signals.asked.clone())?;
+                flag::register(signal, signals.asked.clone())?;
                 flag::register(signal, signals.stop.clone())?;
             }
             flag::register(SIGUSR1, signals.stop.clone())?;
+            flag::register(SIGUSR1, signals.warned.clone())?;
             for signal in [SIGTERM, SIGUSR1] {
                 flag::register(signal, signals.terminated.clone())?;
             }
@@ -229,6 +236,12 @@ impl Signals {
         };
         register().map_err(|e| Error::failed(format!("cannot listen for signals: {e}")))?;
         Ok(signals)
+    }
+
+    /// Whether SIGUSR1 alone has come, which Slurm sends before the time limit of a job. SIGTERM comes when the job is cancelled, or queued again
+    /// by Slurm itself.
+    pub(super) fn is_before_limit(&self) -> bool {
+        self.warned.load(Ordering::SeqCst) && !self.asked.load(Ordering::SeqCst)
     }
 
     pub(super) fn exit_code(&self) -> u8 {

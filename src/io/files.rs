@@ -151,6 +151,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |f| f.write_all(bytes))
 }
 
+/// As [`write_atomic`], unless the file holds these bytes already: then those who read it are not disturbed.
+pub fn write_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    if holds(path, |file| file.write_all(bytes)).unwrap_or(false) { Ok(()) } else { write_atomic(path, bytes) }
+}
+
 /// As [`write_atomic`], with the content written by `fill` (for files too large to hold twice).
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));

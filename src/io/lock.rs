@@ -2,11 +2,17 @@
 //!
 //! A lock ends with its process, however that ends. So a temporary file without a lock is what a process has left behind that was killed
 //! between writing and renaming it, and any process may remove it.
+//!
+//! On a file system that several machines share, locks may be missing, or be known only to the machine that has them (NFS with `nolock` or
+//! `local_lock`). So the name of a temporary file also names its machine: no two processes write the same one, and where several machines
+//! write at once ([`remove_own_temporaries`]) each removes only its own.
 
+use crate::machine::host_name;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A locked file, which is removed when the lock ends.
 #[derive(Debug)]
@@ -65,17 +71,27 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// The name under which `path` is written before it is renamed: `.NAME.PID.tmp` beside it.
+/// The name under which `path` is written before it is renamed: `.NAME.PID-MACHINE.tmp` beside it.
 pub fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    path.with_file_name(format!(".{name}.{}-{}.tmp", std::process::id(), machine()))
+}
+
+/// A number for the name of this machine.
+fn machine() -> u32 {
+    static NUMBER: LazyLock<u32> = LazyLock::new(|| crc32fast::hash(host_name().as_bytes()));
+    *NUMBER
 }
 
 /// The name of the file that a temporary file of this name was to become; `None` for a name of another form.
 fn target_of(temporary: &str) -> Option<&str> {
-    let (name, process) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
-    let is_ours = !name.is_empty() && !process.is_empty() && process.bytes().all(|b| b.is_ascii_digit());
-    is_ours.then_some(name)
+    let (name, writer) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_ours = match writer.split_once('-') {
+        Some((process, machine)) => number(process) && number(machine),
+        None => number(writer),
+    };
+    (is_ours && !name.is_empty()).then_some(name)
 }
 
 /// Whether a temporary file of this program has this name.
@@ -86,6 +102,12 @@ pub fn is_temporary(name: &OsStr) -> bool {
 /// Remove the temporary files in `dir` whose writers are gone.
 pub fn remove_temporaries(dir: &Path) {
     remove_abandoned(dir, |name| target_of(name).is_some());
+}
+
+/// Remove the temporary files in `dir` whose writers were processes of this machine that are gone.
+pub fn remove_own_temporaries(dir: &Path) {
+    let own = format!("-{}.tmp", machine());
+    remove_abandoned(dir, |name| name.ends_with(&own) && target_of(name).is_some());
 }
 
 /// Remove the temporary files of `path` whose writers are gone.
@@ -151,5 +173,19 @@ mod tests {
         remove_temporaries(dir.path());
         assert_eq!(names(dir.path()), [".a.tmp", ".a.x1.tmp", ".b.json.13.tmp", ".tmp", "a.12.tmp"]);
         drop(writing);
+    }
+
+    #[test]
+    fn a_temporary_file_of_another_machine_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = temporary_name(&dir.path().join("a.json"));
+        let other = dir.path().join(format!(".a.json.12-{}.tmp", machine().wrapping_add(1)));
+        [&own, &other].into_iter().for_each(|path| fs::write(path, "").unwrap());
+        assert!(is_temporary(own.file_name().unwrap()) && is_temporary(other.file_name().unwrap()));
+        remove_own_temporaries(dir.path());
+        assert!(!own.exists() && other.exists());
+        // By a process that has the directory for itself.
+        remove_temporaries(dir.path());
+        assert!(!other.exists());
     }
 }

@@ -48,10 +48,10 @@ pub fn lock_file(path: &Path) -> Result<LockFile> {
     Ok(held)
 }
 
-/// Remove what killed processes have left in a finished directory that is only read.
+/// Remove what killed processes of this machine have left in a directory that several processes may read and write.
 pub fn tidy(dir: &Path) {
     lock::remove_if_abandoned(dir, LOCK);
-    lock::remove_temporaries(dir);
+    lock::remove_own_temporaries(dir);
 }
 
 /// What a directory that grows may hold.

@@ -28,6 +28,16 @@ pub fn counted(n: usize, what: &str) -> String {
     format!("{n} {noun}{}{rest}", if n == 1 { "" } else { "s" })
 }
 
+/// A word quoted for a shell, where it must be.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+*@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// A text in lines that fit, broken between words; a word that does not fit has a line of its own.
 pub fn wrapped(text: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
@@ -131,6 +141,13 @@ fn is_key_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(shell_word("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
+        assert_eq!(shell_word("train.lr_scheduler_type=\"linear\""), "'train.lr_scheduler_type=\"linear\"'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+    }
 
     #[test]
     fn one_has_no_plural_and_lines_break_between_words() {

@@ -209,7 +209,7 @@ impl StudyIndex {
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(STUDY_JSON);
         self.check().map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
-        files::write_json(&path, self)
+        files::write_changed(&path, &files::to_json(self).map_err(|e| e.context(path.display()))?)
     }
 
     fn check(&self) -> std::result::Result<(), String> {

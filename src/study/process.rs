@@ -1,8 +1,10 @@
 //! Runs a task as a child process of this program. Its output goes to a log, and a lock on the log says that the task is being worked on.
 //! The output passes through the study ([`TaskLog`]).
 
+use super::attempt::{Attempt, Ended};
 use super::command::JigsawCommand;
 use super::completion::{CompletionRecord, is_done, request};
+use super::executor::RunOptions;
 use super::study_file::ResolveConfig;
 use super::task::StudyTask;
 use super::task_log::TaskLog;
@@ -11,6 +13,7 @@ use crate::io::files;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -27,8 +30,11 @@ pub struct Process {
     _lock: File,
     started: Instant,
     stopping: bool,
+    code: Option<i32>,
     /// What to record when it has finished, but for the time. The hashes of the inputs are those at the start.
     pub record: CompletionRecord,
+    /// What is known of this attempt.
+    pub attempt: Attempt,
 }
 
 /// Result of starting a task.
@@ -42,31 +48,20 @@ pub enum StartResult {
     Locked,
 }
 
-/// How a task ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// Finished.
-    Done,
-    /// Stopped by a signal after saving.
-    Stopped,
-    /// Failed, with the reason.
-    Failed(String),
-}
-
 /// Log file of a task.
 pub fn log(out: &Path, task: &str) -> PathBuf {
     out.join("logs").join(format!("{task}.log"))
 }
 
 impl Process {
-    /// Start `task` on `device` with `threads` threads. `resolve` reads the settings of finished runs.
+    /// Start `task` with `threads` threads. `resolve` reads the settings of finished runs.
     ///
     /// # Errors
     /// The log or the process cannot be made.
     pub fn start(
         task: &StudyTask,
         out: &Path,
-        device: &str,
+        options: &RunOptions,
         threads: Option<usize>,
         resolve: ResolveConfig,
     ) -> Result<StartResult> {
@@ -87,8 +82,16 @@ impl Process {
         let hashed = task.inputs.iter().filter_map(|input| Some((input.path.display().to_string(), input.hash()?)));
         let record = CompletionRecord { files: hashed.collect(), whole, ..CompletionRecord::of(task, out)? };
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
-        let mut child = std::process::Command::new(program);
-        child.args(arguments(task, out, device, resolve)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
+        let launcher = options.launched(task);
+        let mut child = match launcher.split_first() {
+            Some((first, words)) => {
+                let mut child = std::process::Command::new(first);
+                child.args(words).arg(program);
+                child
+            }
+            None => std::process::Command::new(program),
+        };
+        child.args(arguments(task, out, &options.device, resolve)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
         let (output, said) = std::io::pipe().map_err(failed)?;
         child.stdout(said.try_clone().map_err(failed)?).stderr(said);
         if let Some(threads) = threads {
@@ -97,7 +100,13 @@ impl Process {
         // Ctrl-C reaches the study alone, which then stops its processes.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut child, 0);
-        let cannot_start = |e: std::io::Error| Error::failed(format!("cannot start {}: {e}", task.name));
+        let cannot_start = |e: std::io::Error| match launcher.first() {
+            Some(launcher) if e.kind() == ErrorKind::NotFound => Error::input(format!(
+                "cannot start {}: {launcher} is not on the PATH; give what starts processes of MPI here with --launcher",
+                task.name
+            )),
+            _ => Error::failed(format!("cannot start {}: {e}", task.name)),
+        };
         let log = TaskLog::start(output, file.try_clone().map_err(failed)?).map_err(cannot_start)?;
         inherit(&file, true).map_err(failed)?;
         let spawned = child.spawn().map_err(cannot_start);
@@ -105,8 +114,11 @@ impl Process {
         // What the command holds of the pipe is closed with it, so that the output ends with the child.
         drop(child);
         let child = spawned?;
+        let attempt = Attempt::begin(child.id(), options.job.clone());
+        // A full disk must not keep the task from running.
+        let _ = attempt.write(out, &task.name);
         let started = Instant::now();
-        let process = Process { child, log, _lock: file, started, stopping: false, record };
+        let process = Process { child, log, _lock: file, started, stopping: false, code: None, record, attempt };
         Ok(StartResult::Started(Box::new(process)))
     }
 
@@ -117,6 +129,7 @@ impl Process {
     pub fn ended(&mut self) -> Result<Option<Ended>> {
         let status = self.child.try_wait().map_err(|e| Error::failed(format!("cannot wait for a process: {e}")))?;
         let Some(status) = status else { return Ok(None) };
+        self.code = status.code();
         #[cfg(unix)]
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         #[cfg(not(unix))]
@@ -132,14 +145,23 @@ impl Process {
         }))
     }
 
+    /// Whether it has ended because its command or an input is not usable: the same again would end the same.
+    pub fn refused(&self) -> bool {
+        self.code == Some(2)
+    }
+
     /// Ask the process to save and stop.
     pub fn stop(&mut self) {
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
         #[cfg(unix)]
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
+        {
+            use rustix::process::{Pid, Signal, kill_process};
+            // A launcher passes it on, where after SIGTERM it kills its processes before they have saved. Where a queue has sent SIGTERM to
+            // all processes of a job, it is no second one, which would end the child at once.
+            let _ = kill_process(Pid::from_child(&self.child), Signal::USR1);
+        }
         #[cfg(not(unix))]
         let _ = self.child.kill();
     }

@@ -1,33 +1,19 @@
 //! Runs the tasks of a study that are not done, several at a time, each when the tasks that it needs are done.
 
-use super::command::JigsawCommand;
+use super::attempt::Ended;
 use super::completion::CompletionRecord;
-use super::process::{Ended, Process, StartResult};
-use super::remaining::{finished_aggregates, finished_tasks, wanted_tasks};
+use super::executor::{RunOptions, Work, begin};
+use super::process::{Process, StartResult};
 use super::task::{Plan, StudyTask};
 use super::throughput::Throughput;
-use crate::io::{files, output_dir};
-use crate::{Error, Result};
+use crate::Result;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The file of a study, as it was asked for.
-pub(super) const STUDY_TOML: &str = "study.toml";
 /// Time between two looks at the processes.
 const POLL: Duration = Duration::from_millis(100);
-
-/// How to run a study.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// Tasks at once.
-    pub jobs: usize,
-    /// Where to compute: `cpu`, `cuda`, `cuda:N`.
-    pub device: String,
-    /// Only these tasks, whose needs must be done; all when empty.
-    pub only: Vec<String>,
-}
 
 /// Follows the progress of a study.
 pub trait StudyObserver {
@@ -79,11 +65,7 @@ pub fn run(
     stop: &AtomicBool,
     progress: &mut dyn StudyObserver,
 ) -> Result<Outcome> {
-    check(out)?;
-    let mut finished = finished_tasks(plan, out)?;
-    let wanted = wanted_tasks(plan, &options.only, &finished)?;
-    claim(plan, toml, out)?;
-    finished.extend(finished_aggregates(plan, out, &wanted, &finished)?);
+    let Work { wanted, finished } = begin(plan, toml, out, options)?;
     let mut runner = Runner {
         out,
         options,
@@ -91,6 +73,7 @@ pub fn run(
         wanted,
         finished,
         failed: Vec::new(),
+        retried: HashMap::new(),
         running: HashMap::new(),
         reported_locked: HashSet::new(),
     };
@@ -106,24 +89,6 @@ pub fn run(
     Ok(if left { Outcome::Stopped } else { Outcome::Finished })
 }
 
-/// The directory must be a study's, or new or empty.
-fn check(out: &Path) -> Result<()> {
-    // A queue may have put its own files there first.
-    if !out.join(STUDY_TOML).exists() && files::has_other_files(out, |name| name == "slurm") {
-        return Err(Error::input(format!("{} is not empty and holds no study; give another --out", out.display())));
-    }
-    Ok(())
-}
-
-/// Make the directory the study's.
-fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
-    files::create_dir(out)?;
-    // Several processes may work on a study. What is tidied up is what processes have left that are gone.
-    output_dir::tidy(out);
-    files::write_atomic(&out.join(STUDY_TOML), toml.as_bytes())?;
-    plan.index.with_trained(out)?.write(out)
-}
-
 struct Runner<'a> {
     out: &'a Path,
     options: &'a RunOptions,
@@ -131,6 +96,8 @@ struct Runner<'a> {
     wanted: Vec<&'a StudyTask>,
     finished: HashSet<&'a str>,
     failed: Vec<(String, String)>,
+    /// How often tasks were tried again.
+    retried: HashMap<&'a str, usize>,
     running: HashMap<&'a str, Box<Process>>,
     /// Tasks that were reported as being worked on by another process.
     reported_locked: HashSet<&'a str>,
@@ -150,25 +117,37 @@ impl<'a> Runner<'a> {
             if stopping {
                 process.stop();
             }
-            let Some(ended) = process.ended()? else { continue };
+            let Some(mut ended) = process.ended()? else { continue };
             let seconds = process.elapsed().as_secs_f64();
+            if let Ended::Failed(why) = &ended
+                && !process.refused()
+                && !stopping
+            {
+                let retried = self.retried.entry(&task.name).or_default();
+                if *retried < self.options.retries {
+                    *retried += 1;
+                    ended = Ended::Retried(why.clone());
+                }
+            }
             // The lock is kept until the record is written.
-            let Some(process) = self.running.remove(task.name.as_str()) else { continue };
+            let Some(mut process) = self.running.remove(task.name.as_str()) else { continue };
             match &ended {
                 Ended::Done => {
                     let record = CompletionRecord { seconds, jobs: self.options.jobs, ..process.record.clone() };
                     record.write(self.out, &task.name)?;
                     self.finished.insert(&task.name);
-                    if matches!(task.command, JigsawCommand::Train(_)) {
+                    if task.trains() {
                         self.plan.index.with_trained(self.out)?.write(self.out)?;
                     }
                     if record.whole {
                         throughput.add(task.work.kind, task.work.units, seconds);
                     }
                 }
-                Ended::Stopped => {}
+                Ended::Stopped | Ended::Retried(_) => {}
                 Ended::Failed(why) => self.failed.push((task.name.clone(), why.clone())),
             }
+            process.attempt.ended = Some(ended.clone());
+            let _ = process.attempt.write(self.out, &task.name);
             drop(process);
             progress.ended(task, &ended, seconds, &self.state(throughput));
         }
@@ -186,7 +165,7 @@ impl<'a> Runner<'a> {
             if let Some(apart) = &task.apart {
                 apart.check().map_err(|e| e.context(format!("[{}]", task.section)))?;
             }
-            match Process::start(task, self.out, &self.options.device, self.threads(), self.plan.resolve)? {
+            match Process::start(task, self.out, self.options, self.threads(), self.plan.resolve)? {
                 StartResult::Started(process) => {
                     self.running.insert(&task.name, process);
                     progress.started(task, &self.state(throughput));

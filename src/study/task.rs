@@ -48,6 +48,11 @@ impl StudyTask {
         StudyTask { name, section, needs, command, checkpoints, inputs, apart, work, aggregates: false }
     }
 
+    /// Is it a training run?
+    pub fn trains(&self) -> bool {
+        matches!(self.command, JigsawCommand::Train(_))
+    }
+
     /// The command line after `jigsaw`, with a pattern for the intermediate checkpoints.
     pub fn arguments(&self) -> Vec<String> {
         let pattern: Vec<PathBuf> = self.checkpoints.iter().map(CheckpointChoice::pattern).collect();

@@ -2,7 +2,8 @@
 //! be written.
 
 use std::fs::File;
-use std::io::{ErrorKind, PipeReader, Read, Write};
+use std::io::{ErrorKind, PipeReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,25 +53,44 @@ impl TaskLog {
 
     /// The last line so far.
     pub fn last_line(&self) -> String {
-        self.text().lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_string()
+        last_line(&self.text()).to_string()
     }
 
     /// Why the task, which has ended, failed: its error message, else its last line.
     pub fn reason(&self) -> String {
         let _ = self.ended.recv_timeout(PATIENCE);
-        let text = self.text();
-        let begins = text.match_indices(ERROR).map(|(at, _)| at).filter(|&at| at == 0 || text[..at].ends_with('\n'));
-        match begins.last() {
-            Some(at) => text[at + ERROR.len()..].trim_end().to_string(),
-            None => match self.last_line() {
-                line if line.is_empty() => "it gave no reason".to_string(),
-                line => line,
-            },
-        }
+        reason(&self.text())
     }
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.tail.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+/// The end of a log; nothing where it cannot be read.
+pub fn tail(path: &Path) -> String {
+    let mut end = Vec::new();
+    if let Ok(mut log) = File::open(path) {
+        let length = log.metadata().map_or(0, |found| found.len());
+        let _ = log.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64))).and_then(|_| log.read_to_end(&mut end));
+    }
+    String::from_utf8_lossy(&end).into_owned()
+}
+
+/// The last line of a log with a letter in it.
+pub fn last_line(text: &str) -> &str {
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
+}
+
+/// The last error message of a log, else its last line.
+pub fn reason(text: &str) -> String {
+    let begins = text.match_indices(ERROR).map(|(at, _)| at).filter(|&at| at == 0 || text[..at].ends_with('\n'));
+    match begins.last() {
+        Some(at) => text[at + ERROR.len()..].trim_end().to_string(),
+        None => match last_line(text) {
+            "" => "it gave no reason".to_string(),
+            line => line.to_string(),
+        },
     }
 }
 

@@ -29,6 +29,8 @@ mod mistakes;
 mod mpi;
 mod other_tools;
 mod sequence;
+#[cfg(target_os = "linux")]
+mod slurm;
 mod special_files;
 mod stopping;
 mod streams;

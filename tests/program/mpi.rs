@@ -370,3 +370,30 @@ fn ranks_that_differ_evaluate_nothing() {
         }
     }
 }
+
+#[test]
+fn the_training_runs_of_a_study_are_several_processes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let study = "[study]\nbase = 'model'\n[puzzles.p]\nimages = 'scenes'\ngrid = '1x2'\ncount = 16\nsplit = '0.5,0,0.5'\n[prior]\nsuite = 'pope'\n\
+                 count = 8\n[regimes.sft]\nmethod = 'sft'\ndata = 'p'\nlearning_rate = 1e-3\ntrain = { steps = 4, batch_size = 8 }\n";
+    std::fs::write(dir.join("study.toml"), study).unwrap();
+    let run = |out: &str, more: &str| {
+        let only = "--only puzzles.p --only train.sft.lr-1e-3.seed-1";
+        jigsaw(dir, &format!("study --config study.toml --out {out} {only} {more}"))
+    };
+    succeeds(&run("one", ""));
+    succeeds(&run("two", "--ntasks 2 --launcher 'mpirun --allow-run-as-root --oversubscribe'"));
+    let read =
+        |out: &str, file: &str| std::fs::read(dir.join(format!("{out}/runs/sft.lr-1e-3.seed-1/{file}"))).unwrap();
+    assert!(read("one", "model/model.safetensors") == read("two", "model/model.safetensors"));
+    let metrics = String::from_utf8(read("two", "metrics.jsonl")).unwrap();
+    assert!(metrics.contains("communication_bytes"), "{metrics}");
+    let missing = run("three", "--ntasks 2 --launcher mpirun-of-nobody");
+    assert!(
+        missing.status.code() == Some(2) && said(&missing).contains("mpirun-of-nobody is not on the PATH"),
+        "{}",
+        said(&missing)
+    );
+}

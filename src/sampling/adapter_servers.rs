@@ -1,7 +1,7 @@
 //! Serving engines (vLLM) that sample for a trainer: they are told of each version of the adapter that trains, and asked by its name.
 //!
 //! A version has a name of its own, because a server's prefix cache is keyed by names: under one name, a new adapter would meet what the old
-//! one computed. Prompts are dealt out among the servers in turn, all samples of a prompt to one. The text of a response is decoded here from
+//! one computed. Each server answers its share of the prompts, with all samples of a prompt. The text of a response is decoded here from
 //! its tokens, as that of a model on this machine is.
 
 use super::chat_api::{Asked, CachedResponse, ChatClient, Endpoint, TokenNeeds, error_message, http_client};
@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest pause before a server is told again.
+/// Longest pause before a request that got no answer is sent again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Most bytes of what a server says about an adapter.
 const MAX_SAID: u64 = 1 << 20;
@@ -43,8 +43,8 @@ pub struct AdapterServers<'a> {
 }
 
 impl<'a> AdapterServers<'a> {
-    /// Servers at these addresses, which are shown `key`. One that has not answered for `patience` is away; once `stop` is set, nothing is
-    /// waited for.
+    /// Servers at these addresses, which are shown `key`. A server that has not answered for `patience` is away. Once `stop` is set, all
+    /// waiting ends.
     ///
     /// # Errors
     /// An input error for a key that no header can hold, or an https address on a processor without TLS.

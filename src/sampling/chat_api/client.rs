@@ -54,7 +54,7 @@ pub struct TokenNeeds<'a> {
     pub banned: &'a [u32],
     /// A server that has not answered for so long is away.
     pub patience: Duration,
-    /// Set from outside: nothing is waited for any more.
+    /// Set when the run is to stop: all waiting ends.
     pub stop: &'a AtomicBool,
     /// Called when the server does not know the model, before it is asked once more.
     pub reload: &'a (dyn Fn() -> Result<()> + Sync),

@@ -16,7 +16,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 pub enum ServerUrls {
     /// One server.
     One(String),
-    /// Several: prompts are dealt out among them, and each is told of every adapter.
+    /// Several servers: each answers its share of the prompts, and every one loads every adapter.
     Several(Vec<String>),
 }
 

@@ -203,20 +203,36 @@ fn a_rank_that_hangs_is_given_up_after_the_stated_time() {
     }
 }
 
+/// Another model and dataset under the same names in `elsewhere`, and `other-program`, which differs by a byte at its end.
+fn prepare_others(dir: &Path) {
+    std::fs::create_dir(dir.join("elsewhere")).unwrap();
+    done(dir, "model init --preset tiny --seed 5 --out elsewhere/model");
+    done(dir, "gen --images scenes --grid 1x2 --count 14 --out elsewhere/data");
+    let mut program = std::fs::read(PROGRAM).unwrap();
+    program.push(0);
+    std::fs::copy(PROGRAM, dir.join("other-program")).unwrap();
+    std::fs::write(dir.join("other-program"), program).unwrap();
+}
+
+/// Rank 0 does `line` and rank 1 what each of `others` (program, line, what the message names) gives it: both end before any work.
+fn refuses_other_ranks(dir: &Path, line: &str, others: &[(&str, String, &str)]) {
+    for (program, other, expected) in others {
+        let program = program.replace("PROGRAM", PROGRAM);
+        let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(count(&said, "error: rank 1 on ") == 1 && said.contains(expected), "{expected}: {said}");
+        assert!(!dir.join("run").exists() && !dir.join("out").exists(), "{expected}: something was left");
+    }
+}
+
 #[test]
 fn ranks_that_differ_are_refused_before_the_first_step() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
-    // The same names, elsewhere.
-    std::fs::create_dir(dir.join("elsewhere")).unwrap();
-    done(dir, "model init --preset tiny --seed 5 --out elsewhere/model");
-    done(dir, "gen --images scenes --grid 1x2 --count 14 --out elsewhere/data");
+    prepare_others(dir);
     done(dir, "gen --images scenes --grid 1x2 --count 15 --out other-data");
-    let mut program = std::fs::read(PROGRAM).unwrap();
-    program.push(0);
-    std::fs::copy(PROGRAM, dir.join("other-program")).unwrap();
-    std::fs::write(dir.join("other-program"), program).unwrap();
     let line = format!("{COMMON} {SFT} --out run");
     let others = [
         (PROGRAM, line.replace("train.steps=4", "train.steps=5"), "settings.train.steps: 4 -> 5"),
@@ -225,14 +241,7 @@ fn ranks_that_differ_are_refused_before_the_first_step() {
         ("./other-program", line.clone(), "checksum of the program: "),
         (PROGRAM, line.replace("--data data", "--data none"), "has failed: no dataset at none"),
     ];
-    for (program, other, expected) in others {
-        let program = program.replace("PROGRAM", PROGRAM);
-        let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
-        let said = said(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(count(&said, "error: rank 1 on ") == 1 && said.contains(expected), "{expected}: {said}");
-        assert!(!dir.join("run").exists(), "{expected}: something was left");
-    }
+    refuses_other_ranks(dir, &line, &others);
 }
 
 #[test]
@@ -341,33 +350,21 @@ fn ranks_that_differ_evaluate_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
-    std::fs::create_dir(dir.join("elsewhere")).unwrap();
-    done(dir, "model init --preset tiny --seed 5 --out elsewhere/model");
-    done(dir, "gen --images scenes --grid 1x2 --count 14 --out elsewhere/data");
+    prepare_others(dir);
     done(dir, "gen --images scenes --grid 1x2 --count 14 --seed 9 --out other-data");
-    let mut program = std::fs::read(PROGRAM).unwrap();
-    program.push(0);
-    std::fs::copy(PROGRAM, dir.join("other-program")).unwrap();
-    std::fs::write(dir.join("other-program"), program).unwrap();
-    for line in [
-        "eval --model model --data data --batch-size 2 --out out",
-        "rollout --model model --data data --split test --batch-size 2 --out out",
-        "score --model model --data data --batch-size 2 --out out",
+    for (line, data) in [
+        ("eval --model model --data data --batch-size 2 --out out", "data: "),
+        ("rollout --model model --data data --split test --batch-size 2 --out out", "data: "),
+        ("score --model model --data data --batch-size 2 --out out", "prompts: "),
     ] {
-        for (program, other, expected) in [
+        let others = [
             ("-wdir elsewhere PROGRAM", line.to_string(), "model: "),
             ("./other-program", line.to_string(), "checksum of the program: "),
-            (PROGRAM, line.replace("data data", "data other-data"), ": "),
+            (PROGRAM, line.replace("data data", "data other-data"), data),
             (PROGRAM, line.replace("size 2", "size 3"), "batch size: 2 -> 3"),
             (PROGRAM, line.replace("data data", "data none"), "has failed: no "),
-        ] {
-            let program = program.replace("PROGRAM", PROGRAM);
-            let output = mpirun(dir, &format!("-n 1 {PROGRAM} {line} : -n 1 {program} {other}")).output().unwrap();
-            let said = said(&output);
-            assert_eq!(output.status.code(), Some(2), "{said}");
-            assert!(count(&said, "error: rank 1 on ") == 1 && said.contains(expected), "{expected}: {said}");
-            assert!(!dir.join("out").exists(), "{expected}: something was left");
-        }
+        ];
+        refuses_other_ranks(dir, line, &others);
     }
 }
 

@@ -23,6 +23,7 @@ impl Study {
             for (i, task) in sequence.tasks.iter().enumerate() {
                 let mut regime = self.find(method)?.clone();
                 (regime.about, regime.measured, regime.data) = (String::new(), false, Some(task.clone()));
+                regime.start.clone_from(&sequence.start);
                 replace_earlier(&mut regime, &sequence.tasks[..i]);
                 if i > 0 {
                     regime.start = stages.last().map(|stage| stage.regime.clone());
@@ -86,6 +87,22 @@ impl Study {
             if let Some(same) = sequence.tasks[..i].iter().find(|other| dataset(other) == dataset(task)) {
                 return error(format!(
                     "tasks: {same} and {task} are made with the same settings, so they are the same examples; give one of them another seed"
+                ));
+            }
+        }
+        if let Some(start) = &sequence.start {
+            let (name, _) = self.ladder_point("sequence", start)?;
+            if sequence.methods.iter().any(|method| method == name) {
+                return error(format!("start: {name} is one of the methods; name another regime"));
+            }
+            if self.find(name)?.seeds.as_ref().unwrap_or(&self.head.seeds).len() != 1 {
+                return error(format!(
+                    "start: {name} has several seeds; give [regimes.{name}] one, such as seeds = [1]"
+                ));
+            }
+            if self.adapts(name)? {
+                return error(format!(
+                    "start: {name} trains an adapter ([lora]); name a regime that trains a whole model"
                 ));
             }
         }

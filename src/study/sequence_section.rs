@@ -10,6 +10,10 @@ pub struct SequenceSection {
     pub tasks: Vec<String>,
     /// Names of regimes that say how a task is learned; each learns all tasks in a row. Data and start are those of the sequence.
     pub methods: Vec<String>,
+    /// Regime (`NAME` or `NAME@LR`) whose model all methods start from, such as a short SFT that teaches the forms of the answers; it is run
+    /// with one seed, and takes the base's place in all numbers. The base when not given.
+    #[serde(default)]
+    pub start: Option<String>,
 }
 
 /// A stage of a method: a task that it learns after others.

@@ -120,6 +120,26 @@ fn a_sequence_is_ordinary_training_of_each_stage_from_the_one_before() {
     assert!(task(&plan, "report").needs.contains(&"compare.lora-3-shades.lr-2e-3.seed-2".to_string()));
 }
 
+/// A regime that a sequence may start from, of one seed.
+const FORM: &str = "\n[regimes.form]\nmethod = \"sft\"\ndata = \"row\"\nlearning_rate = 1e-4\nseeds = [1]\nmeasured = false\n\
+                    train = { steps = 1, mix = [\"sums:1\"] }\n";
+
+#[test]
+fn a_sequence_may_start_from_a_regime_that_takes_the_place_of_the_base() {
+    let plan = planned(&format!("{SMALL}{FORM}"), &["sequence.start=\"form\""]).unwrap();
+    let (form, command) = ("out/runs/form.lr-1e-4.seed-1/model", |name: &str| task(&plan, name).arguments().join(" "));
+    for seed in [1, 2] {
+        for stage in [format!("sft-1-row.lr-1e-3.seed-{seed}"), format!("lora-1-row.lr-2e-3.seed-{seed}")] {
+            assert!(command(&format!("train.{stage}")).starts_with(&format!("train --model {form} ")), "{stage}");
+            assert!(command(&format!("compare.{stage}")).contains(&format!("--baseline {form} ")), "{stage}");
+        }
+    }
+    let second = command("train.sft-2-sums.lr-1e-3.seed-2");
+    assert!(second.starts_with("train --model out/runs/sft-1-row.lr-1e-3.seed-2/model "), "{second}");
+    assert!(command("sequence.base").starts_with(&format!("eval --model {form} ")));
+    assert!(task(&plan, "sequence.base").needs.contains(&"train.form.lr-1e-4.seed-1".to_string()));
+}
+
 #[test]
 fn other_regimes_may_go_on_from_a_stage() {
     let more = "\n[regimes.after]\nmethod = \"sft\"\ndata = \"row\"\nstart = \"sft-3-shades\"\nlearning_rate = 1e-4\ntrain = { steps = 1 }\n";
@@ -144,6 +164,8 @@ fn what_does_not_fit_is_refused_by_section_and_key() {
         ("sequence.order=\"row\"", "[sequence]: unknown key order"),
         ("regimes.sft.data=\"row\"", "[regimes.sft]: data: this regime is a method of [sequence]"),
         ("regimes.lora.start=\"sft\"", "[regimes.lora]: start: this regime is a method"),
+        ("sequence.start=\"nope\"", "there is no [regimes.nope]"),
+        ("sequence.start=\"sft\"", "[sequence]: start: sft is one of the methods"),
         ("regimes.sft.learning_rate=[1e-3, 2e-3]", "[regimes.sft]: learning_rate: a method of [sequence] has one"),
         ("regimes.sft.train.steps=\"many\"", "[regimes.sft]"),
         ("regimes.sft.tarin.steps=3", "tarin"),
@@ -169,6 +191,13 @@ fn what_does_not_fit_is_refused_by_section_and_key() {
         let text = SMALL.replace(from, to);
         assert_ne!(text, SMALL);
         let error = planned(&text, &[]).map(|_| ()).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(said), "{said}: {error}");
+    }
+    for (set, said) in [
+        ("regimes.form.seeds=[1, 2]", "[sequence]: start: form has several seeds; give [regimes.form] one"),
+        ("regimes.form.lora.rank=4", "[sequence]: start: form trains an adapter"),
+    ] {
+        let error = planned(&format!("{SMALL}{FORM}"), &["sequence.start=\"form\"", set]).map(|_| ()).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{said}: {error}");
     }
 }

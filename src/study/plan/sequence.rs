@@ -25,14 +25,23 @@ impl Builder<'_> {
         let apart = Arc::new(self.apart(&sequence.tasks, benches));
         let questions = sequence.tasks.iter().map(|task| self.questions(task, benches)).sum::<f64>()
             - (sequence.tasks.len() - 1) as f64 * self.prior_questions(benches);
+        let start =
+            self.reference("sequence", sequence.start.as_deref().unwrap_or("base"), self.study.head.seeds[0])?;
         let base = "sequence.base".to_string();
         let command = JigsawCommand::Eval(Eval {
-            model: self.study.head.base.clone(),
+            model: start.dir.clone(),
             benchmarks: specs.clone(),
             settings: self.eval_settings(),
             out: self.path(&[SEQUENCE, BASE]),
         });
-        let new = StudyTask::new(&base, "eval", data.clone(), command, TaskKind::Respond, questions);
+        let new = StudyTask::new(
+            &base,
+            "eval",
+            [start.needs(), data.clone()].concat(),
+            command,
+            TaskKind::Respond,
+            questions,
+        );
         self.push(StudyTask { apart: Some(apart.clone()), ..new })?;
         let mut stages = Vec::new();
         for stage in &self.study.stages {
@@ -56,7 +65,7 @@ impl Builder<'_> {
                 }
                 let comparison = Path::new(SEQUENCE).join("stages").join(&run);
                 let command = JigsawCommand::Compare(CompareRequest {
-                    base: Some(self.study.head.base.clone()),
+                    base: Some(start.dir.clone()),
                     base_results: Some(self.path(&[SEQUENCE, BASE])),
                     tuned: vec![made.dir.clone()],
                     benchmarks: specs.clone(),

@@ -1,10 +1,8 @@
 //! `jigsaw`: measure and explain what fine-tuning costs a vision-language model.
 //!
 //! Data flows one way:
-//! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
-//! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> {policy, chat} ->
-//! {tasks, model} -> {puzzle, nn, stats, hub}`.
+//! image -> puzzle -> [`data::Record`] -> prompt -> batch -> model -> response -> [`tasks::Score`] -> reward or accuracy.
+//! `docs/architecture.md` lists the rooms from the top down, and says which file to open for which change.
 
 // The toy policy of the tests names this crate as any other user does.
 #[cfg(test)]

@@ -64,7 +64,7 @@ struct Convert {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// WeightDtype in which the weights are stored.
+    /// Type in which the weights are stored.
     #[arg(long, value_enum)]
     dtype: WeightDtype,
     /// Directory to write; made if it does not exist.
@@ -100,7 +100,7 @@ struct MergeLora {
     /// adapter_config.json names.
     #[arg(value_name = "ADAPTER")]
     dir: PathBuf,
-    /// WeightDtype in which the weights are stored.
+    /// Type in which the weights are stored.
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: WeightDtype,
     /// Directory to write; made if it does not exist.

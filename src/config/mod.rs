@@ -1,7 +1,7 @@
-//! Configuration: TOML as written, plus `--set a.b=value`, to a plan that has been checked before any work.
+//! Configuration: TOML as written, plus `--set a.b=value`, to settings that have been checked before any work.
 //!
-//! Every setting has a default that depends on the method only, so the resolved plan holds every key that matters and
-//! can be written beside the run. A key that does not exist is refused with the nearest one that does; settings that
+//! The settings and their defaults are [`crate::train::settings`]; here they are read, filled in and checked. A default depends on the
+//! method only, so the resolved settings hold every key that matters and can be written beside the run. A key that does not exist is refused with the nearest one that does; settings that
 //! contradict each other, or that the method would ignore, are refused too.
 
 mod check_keys;

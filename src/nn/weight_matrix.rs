@@ -21,7 +21,7 @@ use std::cell::RefCell;
 
 /// Rows of a block of the weight (the inner dimension of one gemm call, see [`matmul`]).
 const BLOCK_DEPTH: usize = 512;
-/// ColumnBlock of the result per block. With [`BLOCK_DEPTH`] 512 KB of f32, which fits a core's second-level cache.
+/// Columns of the result per block. With [`BLOCK_DEPTH`] 512 KB of f32, which fits a core's second-level cache.
 const BLOCK_COLUMNS: usize = 256;
 /// Up to this many rows, a product reads bf16 directly instead of converting blocks; it sums in another order then.
 const GEMV_MAX_ROWS: usize = 4;

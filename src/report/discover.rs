@@ -113,7 +113,7 @@ pub struct ReportInputs {
     pub evals: Vec<EvalRun>,
     /// Comparisons with a base, each with its directory.
     pub forgetting: Vec<(PathBuf, ForgettingResult)>,
-    /// DynamicsMeasurements of learning dynamics, each with the directory that it was found in.
+    /// Measurements of learning dynamics, each with the directory that it was found in.
     pub dynamics: Vec<(PathBuf, DynamicsMeasurement)>,
     /// Studies among the given paths, each with its directory.
     pub studies: Vec<(PathBuf, StudyIndex)>,

@@ -1,6 +1,6 @@
 //! Slurm as an executor of a study: its tasks are submitted as jobs with `sbatch`, and asked for with `squeue` and `sacct`.
 //!
-//! Alike tasks are one job array: those of one section, one subcommand and one wave. A job waits until the jobs before it have ended, however
+//! A job array holds the tasks of one section, one subcommand and one wave. A job waits until the jobs before it have ended, however
 //! they have (`afterany`). An element of an array is one task; it calls the local executor on its node, with the study's file as it lies in
 //! the study's directory. The directory `slurm` there holds for each job its script, its record (`JOB.json`) and the logs of its elements.
 

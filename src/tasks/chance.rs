@@ -1,4 +1,5 @@
-//! What a guesser earns who sees nothing but the form of the answer: the line that an accuracy has to rise above.
+//! What a guesser earns who sees nothing but the form of the answer: the line that an accuracy has to rise above. Each scorer's `chance`
+//! computes its own.
 
 use serde::{Deserialize, Serialize};
 

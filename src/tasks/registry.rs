@@ -1,4 +1,4 @@
-//! The scorers that a record's `task` can name. A new task adds its lines here.
+//! The scorers that a record's `task` can name. A new task adds its lines here; a new scorer of short answers goes into [`super::scorers`].
 
 use super::scorer::Scorer;
 use super::scorers::{self, ResponseScorer};

@@ -12,7 +12,7 @@ pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 /// Most examples of a dataset: `train-999999` is the last name of six digits.
 pub const MAX_COUNT: usize = 1_000_000;
 
-/// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`, or as a ratio of
+/// Ratios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`, or as a ratio of
 /// whole numbers, `8,1,1`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]

@@ -1,3 +1,5 @@
+//! Charts of a few values: what is drawn, and where.
+
 use super::series::{LINE_POINTS, MAX_DOTS};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Whole suites: every question in both styles, their benchmark files, and splits that share no photo.
+
 use super::*;
 use crate::data::Dataset;
 use std::fs;

@@ -1,8 +1,8 @@
 //! The losses, one file each: pure functions from numbers to (loss, gradients, metrics), with no tensors, no model, and f64 inside.
 //!
 //! Denominators are those of the whole batch of an optimizer step, so that cutting it into other micro-batches changes nothing (`bnpo`
-//! excepted, whose definition is per micro-batch). To add a loss, write its file, add its name to the settings, and a line to
-//! [`of_config`].
+//! excepted, whose definition is per micro-batch). `docs/architecture.md` says how to
+//! add a loss.
 
 mod advantage;
 mod base;

@@ -1,3 +1,5 @@
+//! Questions of every family: their forms, and answers that are true of their pictures.
+
 use super::*;
 use crate::rng;
 use crate::tasks::response::Style;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Planned against measured memory: `jigsaw train --dry-run` beside the peak resident memory of the same run, over methods, kinds of data,
-adapters, gradient checkpointing and batch sizes. docs/lora.md has the table.
+adapters, gradient checkpointing and batch sizes. docs/results/memory/sweep.md is the table.
 
     scripts/memory_sweep.py [--jigsaw target/release/jigsaw] [--out runs/memory-sweep] [--only WORD ...] [--steps 3]
 

@@ -49,9 +49,10 @@ pub fn dataset_table(result: &EvalResult) -> String {
         let _ = writeln!(text, "    cut off by the length limit: {}", s.truncated);
     }
     let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
-    // Of a server that does not count them: a model here always makes one at least.
-    let tokens = if s.mean_tokens > 0.0 { format!("{:5.1} tokens", s.mean_tokens) } else { "tokens not known".into() };
-    let _ = writeln!(text, "  {:<22} {tokens}{speed}", "mean response");
+    // A solver makes none, and a server may not count them; a model here always makes one at least.
+    if s.mean_tokens > 0.0 {
+        let _ = writeln!(text, "  {:<22} {:5.1} tokens{speed}", "mean response", s.mean_tokens);
+    }
     text
 }
 

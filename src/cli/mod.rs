@@ -44,14 +44,13 @@ struct Cli {
 
 const AFTER: &str = "\
 A first session:
-  jigsaw model init --preset tiny --out runs/tiny
-  jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
-  jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
+  jigsaw gen --images scenes --grid 2x2 --count 4000 --out runs/puzzles
+  jigsaw train --method sft --model data/base-tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
   jigsaw rollout --model runs/rft/model --data runs/puzzles --out runs/rollouts
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
-  jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/compare
-  jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/dynamics
+  jigsaw eval --model runs/rft/model --baseline data/base-tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/compare
+  jigsaw dynamics --model runs/sft/checkpoints/* --base data/base-tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/dynamics
   jigsaw report runs --out runs/report.html
 The same in one command:
   jigsaw study --config configs/study-quick.toml

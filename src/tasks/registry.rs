@@ -14,19 +14,21 @@ use std::path::Path;
 /// # Errors
 /// An input error that names the field that is wrong.
 pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
-    match record.task.as_str() {
-        jigsaw::ORDER => Ok(Box::new(jigsaw::JigsawScorer::from_record(record)?)),
-        jigsaw::PAIR => Ok(Box::new(jigsaw::PairScorer::from_record(record)?)),
-        countdown::NAME => Ok(Box::new(countdown::CountdownScorer::from_record(record)?)),
-        name if scorers::NAMES.contains(&name) => Ok(Box::new(ResponseScorer::from_record(record)?)),
-        other => Err(Error::input(format!(
-            "field `task`: no scorer is named `{other}`; known: {}, {}, {}, {}",
-            jigsaw::ORDER,
-            jigsaw::PAIR,
-            countdown::NAME,
-            scorers::NAMES.join(", ")
-        ))),
+    type Make = fn(&Record) -> Result<Box<dyn Scorer>>;
+    const OF_TASKS: [(&str, Make); 3] = [
+        (jigsaw::ORDER, |record| Ok(Box::new(jigsaw::JigsawScorer::from_record(record)?))),
+        (jigsaw::PAIR, |record| Ok(Box::new(jigsaw::PairScorer::from_record(record)?))),
+        (countdown::NAME, |record| Ok(Box::new(countdown::CountdownScorer::from_record(record)?))),
+    ];
+    let wanted = record.task.as_str();
+    if let Some((_, make)) = OF_TASKS.iter().find(|(name, _)| *name == wanted) {
+        return make(record);
     }
+    if scorers::NAMES.contains(&wanted) {
+        return Ok(Box::new(ResponseScorer::from_record(record)?));
+    }
+    let known: Vec<&str> = OF_TASKS.iter().map(|(name, _)| *name).chain(scorers::NAMES.iter().copied()).collect();
+    Err(Error::input(format!("field `task`: no scorer is named `{wanted}`; known: {}", known.join(", "))))
 }
 
 /// The records that a `stream.json` describes, made by the task that it names.

@@ -12,7 +12,7 @@
 //! The dataset that the models were trained for is a benchmark named `new-task`. Finished parts are read and not repeated, so the same
 //! command resumes.
 
-use super::family::family;
+use super::family::family_of;
 use super::gate::GATE_MD;
 use super::gold::gold_changes;
 use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
@@ -31,7 +31,7 @@ use crate::model::inspect::inspect;
 use crate::model::weight_diff::{PartDiff, weight_diff};
 use crate::model::{self, ComputeDtype, ModelLoader};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
-use crate::tasks::{Task, scorers};
+use crate::tasks::scorers;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -337,14 +337,7 @@ impl ComparisonContext<'_> {
             let pairing = pair(base.clone(), tuned)?;
             let scorers: Vec<String> =
                 pairing.key.scorers.iter().map(|(name, version)| format!("{name} v{version}")).collect();
-            let title = BenchmarkTitle {
-                name: bench.name.clone(),
-                family: match named_family(bench.task())? {
-                    Some(named) => named,
-                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.scorer).to_string(),
-                },
-                scorer: scorers.join(", "),
-            };
+            let title = BenchmarkTitle { name: bench.name.clone(), family: family(bench)?, scorer: scorers.join(", ") };
             let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
         }
@@ -403,18 +396,19 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     all.iter().map(|parts| end(parts, n)).collect()
 }
 
-/// The family that all examples of a benchmark name themselves (`meta.family`, a column `family` of its file), if they all name one.
-fn named_family(task: &dyn Task) -> Result<Option<String>> {
-    let mut named = None;
+/// The family of a benchmark's examples; of those of several, the first that most are of.
+fn family(bench: &PreparedBenchmark) -> Result<String> {
+    let (task, protocol) = (bench.task(), &bench.protocol);
+    let mut counts: Vec<(String, usize)> = Vec::new();
     for i in 0..task.len() {
-        match (task.example(i)?.meta.get("family").and_then(serde_json::Value::as_str), &named) {
-            (None, _) => return Ok(None),
-            (Some(family), None) => named = Some(family.to_string()),
-            (Some(family), Some(first)) if family != first => return Ok(None),
-            _ => {}
+        let own = family_of(&*task.example(i)?, protocol.benchmark.as_deref(), &protocol.scorer);
+        match counts.iter_mut().find(|(name, _)| *name == own) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((own, 1)),
         }
     }
-    Ok(named)
+    let most = counts.iter().map(|(_, count)| *count).max();
+    Ok(counts.into_iter().find(|(_, count)| Some(*count) == most).map(|(name, _)| name).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,7 +1,17 @@
 //! Which kind of knowledge a benchmark asks for.
 
+use crate::data::{IMAGE_PLACEHOLDER, Record};
+
+/// The family of one example: the one it names itself (`meta.family`, a column `family` of its file); else that of the known benchmark; else
+/// "text" if its question has no image, or that of its scorer.
+pub fn family_of(example: &Record, benchmark: Option<&str>, scorer: &str) -> String {
+    let named = example.meta.get("family").and_then(serde_json::Value::as_str);
+    let has_image = || example.prompt().iter().any(|message| message.content.contains(IMAGE_PLACEHOLDER));
+    named.unwrap_or_else(|| if benchmark.is_some() || has_image() { family(benchmark, scorer) } else { "text" }).into()
+}
+
 /// The family of a known benchmark, or else of the scorer that scores it.
-pub fn family(benchmark: Option<&str>, scorer: &str) -> &'static str {
+fn family(benchmark: Option<&str>, scorer: &str) -> &'static str {
     let name = benchmark.unwrap_or(scorer).to_lowercase();
     let begins = |with: &[&str]| with.iter().any(|start| name.starts_with(start));
     if begins(&["refcoco", "iou"]) {
@@ -21,7 +31,25 @@ pub fn family(benchmark: Option<&str>, scorer: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::family;
+    use super::{family, family_of};
+    use crate::data::Record;
+    use serde_json::json;
+
+    #[test]
+    fn a_question_without_image_is_text_unless_it_or_its_benchmark_says_otherwise() {
+        let example = |question: &str, meta: serde_json::Value| -> Record {
+            let turns = json!([{"role": "user", "content": question}, {"role": "assistant", "content": "Au"}]);
+            let rest = json!({"id": "1", "task": "containment", "answer": "Au", "source": "s", "seed": 0});
+            let mut record = rest.as_object().unwrap().clone();
+            record.extend([("messages".to_string(), turns), ("meta".to_string(), meta)]);
+            serde_json::from_value(record.into()).unwrap()
+        };
+        let plain = example("Symbol of gold?", json!({}));
+        assert_eq!(family_of(&plain, None, "containment"), "text");
+        assert_eq!(family_of(&plain, Some("mmmu_val"), "choice"), "college and science");
+        assert_eq!(family_of(&example("<image>Which word?", json!({})), None, "containment"), "OCR and documents");
+        assert_eq!(family_of(&example("Symbol of gold?", json!({"family": "facts"})), None, "containment"), "facts");
+    }
 
     #[test]
     fn a_known_benchmark_decides_before_its_rule() {

@@ -4,7 +4,7 @@
 //! ones. A score and a divergence on the same questions agree partly by construction; held-out prompts are in no scored benchmark.
 
 use super::divergence_log::{DivergenceKey, DivergenceLog};
-use super::family::family;
+use super::family::family_of;
 use super::gold::GoldItem;
 use super::pairing::{ExampleLabel, FinishedEval};
 use super::result::NEW_TASK;
@@ -84,13 +84,11 @@ impl<'a> PromptSet<'a> {
             Some(group) if useful => group,
             _ => format!("{}, example {i}", bench.name),
         };
-        let of_set = family(bench.protocol.benchmark.as_deref(), &bench.protocol.scorer);
         let mut families = Vec::with_capacity(examples.len());
         let mut has_gold = Vec::with_capacity(examples.len());
         for &i in &examples {
             let record = task.example(i)?;
-            let own = record.meta.get("family").and_then(serde_json::Value::as_str);
-            families.push(own.unwrap_or(of_set).to_string());
+            families.push(family_of(&record, bench.protocol.benchmark.as_deref(), &bench.protocol.scorer));
             has_gold.push(gold_response(&record).is_some());
         }
         let groups = examples.iter().map(group).collect();

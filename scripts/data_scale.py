@@ -5,10 +5,11 @@
 
 The records of a few puzzles are written again and again under other ids, so that many records share a few pictures: what is measured is the records.
 A run of one SFT step of the embedded base (batch 8) is made of the few and of the many, in turns: once up to the step, for its seconds, and once
-to the end, for its peak memory. Prints one line of JSON.
+to the end, for its peak memory and processor time, which other work on the machine changes less. Prints one line of JSON.
 """
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -34,6 +35,12 @@ def repeat(few, many, records):
     (many / "manifest.json").write_text(json.dumps(manifest))
 
 
+def cpu_seconds():
+    """Of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main():
     out, records = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
     jigsaw = Jigsaw(os.environ.get("JIGSAW", ROOT / "target/release/jigsaw"), out)
@@ -42,14 +49,18 @@ def main():
     runs = {"few": [], "many": []}
     for _ in range(ROUNDS):
         for name, data in (("few", few), ("many", many)):
-            first, whole = [jigsaw.train("sft", ROOT / "data/base-tiny", data, 1, 8, until=until) for until in (1, None)]
-            runs[name].append({"seconds": first["seconds"], "peak_kb": whole["peak_kb"]})
+            base = ROOT / "data/base-tiny"
+            first = jigsaw.train("sft", base, data, 1, 8, until=1)
+            before = cpu_seconds()
+            whole = jigsaw.train("sft", base, data, 1, 8)
+            runs[name].append({"seconds": first["seconds"], "peak_kb": whole["peak_kb"], "cpu": cpu_seconds() - before})
     peak = {name: statistics.median(run["peak_kb"] << 10 for run in each) for name, each in runs.items()}
     print(json.dumps({
         "records": records,
         "bytes_on_disk": (many / "train/metadata.jsonl").stat().st_size,
         "load": os.getloadavg(),
         "seconds_to_first_step": {name: [round(run["seconds"], 2) for run in each] for name, each in runs.items()},
+        "cpu_seconds_of_a_step": {name: [round(run["cpu"], 2) for run in each] for name, each in runs.items()},
         "peak_mb": {name: round(bytes / 1e6) for name, bytes in peak.items()},
         "peak_bytes_a_record": round((peak["many"] - peak["few"]) / records),
     }))

@@ -1,11 +1,12 @@
 //! Reads a dataset directory, or a JSON or JSONL file of another tool. Opening a dataset looks at every record of it, so that no error surfaces
 //! hours into a run, and keeps only where each one stands: a record is read again when it is asked for.
 
+use super::image_sizes::ImageSizes;
 use super::jsonl;
 use super::manifest::{MANIFEST, Manifest};
 use super::own_records::OwnRecords;
 use super::stored_records::{Embedded, StoredRecords};
-use super::{CheckRecord, METADATA, OpenStream, Record, RecordStream, STREAM, source};
+use super::{Inspection, METADATA, OpenStream, Record, RecordStream, STREAM, Seen, source};
 use crate::io::{files, hex};
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -13,18 +14,8 @@ use image::RgbImage;
 use rand::seq::SliceRandom;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::io::Read as _;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
-
-/// Bytes of an image file read first for its size; most formats hold it there.
-const HEADER_BYTES: u64 = 16 << 10;
-/// Images whose sizes are held, because several records may have the same one.
-const HELD_SIZES: usize = 4096;
-
-/// Width and height of each image of a record.
-type ImageSizes = Vec<(u32, u32)>;
 
 /// One split of a dataset: its records and images on disk, or both made as they are asked for.
 #[derive(Debug)]
@@ -32,8 +23,7 @@ pub struct Dataset {
     root: PathBuf,
     manifest: Manifest,
     records: Records,
-    /// Sizes of images that were looked at, by name.
-    sizes: RwLock<HashMap<String, (u32, u32)>>,
+    sizes: ImageSizes,
 }
 
 /// Where records come from.
@@ -57,16 +47,16 @@ impl Dataset {
                 path.display()
             )))
         };
-        Dataset::open_with(dir, split, not_stored, |_, _| Ok(()))
+        Dataset::open_with(dir, split, not_stored, Inspection::NONE)
     }
 
     /// As [`Dataset::open`], with what opens a split whose records are made as they are needed, and with what looks at each stored record.
     ///
     /// # Errors
-    /// Also what `check` finds, and a description of records that is not the one which the manifest knows.
-    pub fn open_with(dir: &Path, split: &str, open_stream: OpenStream, check: CheckRecord) -> Result<Self> {
+    /// Also what the inspection's `check` finds, and a description of records that is not the one which the manifest knows.
+    pub fn open_with(dir: &Path, split: &str, open_stream: OpenStream, inspection: Inspection<'_>) -> Result<Self> {
         if jsonl::is_jsonl(dir) {
-            let found = jsonl::open(dir, check)?;
+            let found = jsonl::open(dir, inspection)?;
             let root = dir.parent().unwrap_or(Path::new("")).to_path_buf();
             return Ok(Dataset::of(root, found.manifest.clone(), Records::Stored(Box::new(found))));
         }
@@ -74,14 +64,14 @@ impl Dataset {
         let made = root.join(STREAM);
         let records = match made.is_file() {
             true => open_made(made, &root, &manifest, open_stream)?,
-            false => Records::Stored(Box::new(OwnRecords::open(&root, &manifest, check)?)),
+            false => Records::Stored(Box::new(OwnRecords::open(&root, &manifest, inspection)?)),
         };
         Ok(Dataset::of(root, manifest, records))
     }
 
     /// A dataset of these records, whose paths are relative to `root`.
     pub(super) fn of(root: PathBuf, manifest: Manifest, records: Records) -> Dataset {
-        Dataset { root, manifest, records, sizes: RwLock::default() }
+        Dataset { root, manifest, records, sizes: ImageSizes::default() }
     }
 
     /// Only `count` of the stored records, drawn at random, in file order; all of them where there are no more. From the same random stream a
@@ -179,6 +169,14 @@ impl Dataset {
         }
     }
 
+    /// What opening has seen of record `i`, where that was asked for and the record is stored.
+    pub fn seen(&self, i: usize) -> Option<Seen> {
+        match &self.records {
+            Records::Stored(records) => records.seen(i),
+            Records::Made(..) => None,
+        }
+    }
+
     /// The dataset's manifest (that of all its splits).
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -222,45 +220,20 @@ impl Dataset {
     }
 
     /// Width and height of the images of record `i`, from their headers. Reads only the beginning of a file if it holds the size.
-    pub fn image_sizes(&self, i: usize) -> Result<ImageSizes> {
-        match self.stream() {
-            Some(stream) => Ok(stream.image_sizes(i)),
-            None => self.sizes_of(i, &self.read(i)?),
+    pub fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+        if let Some(stream) = self.stream() {
+            return Ok(stream.image_sizes(i));
         }
-    }
-
-    /// Record `i` with [`Dataset::image_sizes`], for less than both cost.
-    pub fn with_image_sizes(&self, i: usize) -> Result<(Record, Result<ImageSizes>)> {
         let read = self.read(i)?;
-        let sizes = self.stream().map_or_else(|| self.sizes_of(i, &read), |stream| Ok(stream.image_sizes(i)));
-        Ok((read.0, sizes))
-    }
-
-    fn sizes_of(&self, i: usize, read: &(Record, Embedded)) -> Result<ImageSizes> {
-        let (record, embedded) = read;
+        let (record, embedded) = &read;
         let told = record.images.iter().map(|name| match embedded.contains_key(name) {
             true => None,
-            false => self.size_from_header(name),
+            false => self.sizes.of(&self.root, name),
         });
         match told.collect::<Option<Vec<_>>>() {
             Some(sizes) => Ok(sizes),
-            None => self.map_images(i, read, source::probe),
+            None => self.map_images(i, &read, source::probe),
         }
-    }
-
-    fn size_from_header(&self, name: &str) -> Option<(u32, u32)> {
-        if let Some(size) = self.sizes.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Some(*size);
-        }
-        let mut start = Vec::with_capacity(HEADER_BYTES as usize);
-        files::open_regular(&self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
-        let size = source::probe_header(&start).ok()?;
-        let mut held = self.sizes.write().unwrap_or_else(PoisonError::into_inner);
-        if held.len() >= HELD_SIZES {
-            held.clear();
-        }
-        held.insert(name.to_string(), size);
-        Some(size)
     }
 
     /// SHA-256 of the image files of stored record `i`.
@@ -359,6 +332,7 @@ pub fn is_dataset(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{MixPart, mix, rough_size};
     use crate::rng;
 
     #[test]
@@ -393,6 +367,47 @@ mod tests {
         let before: usize = lines()[..8000].iter().map(Vec::len).sum();
         let refusal = refusal(b"{\"id\": \"\xff\"}\n".to_vec());
         assert!(refusal.ends_with(&format!("is not UTF-8: bad byte at offset {}", before + 8)), "{refusal}");
+    }
+
+    #[test]
+    fn what_opening_sees_of_records_is_what_reading_them_gives_and_stays_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lines = String::new();
+        for i in 0..7u32 {
+            let image = RgbImage::new(10 + i, 3);
+            std::fs::write(dir.path().join(format!("{i}.png")), crate::data::png::encode(&image).unwrap()).unwrap();
+            let names: Vec<String> = (0..i % 3).map(|k| format!("{}.png", (i + k) % 7)).collect();
+            let turns = [("user", "<image>".repeat(names.len()) + "\u{e9}?"), ("assistant", "a".repeat(i as usize))];
+            let turns = turns.map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+            let first = names.first().cloned().unwrap_or_default();
+            let record = serde_json::json!({
+                "file_name": first, "id": i.to_string(), "task": "exact", "messages": turns, "images": names, "answer": "a",
+                "source": "", "seed": 0
+            });
+            lines += &format!("{record}\n");
+        }
+        std::fs::write(dir.path().join(MANIFEST), serde_json::to_vec(&Manifest::default()).unwrap()).unwrap();
+        std::fs::write(dir.path().join(METADATA), &lines).unwrap();
+        let foreign = dir.path().join("other.jsonl");
+        std::fs::write(&foreign, &lines).unwrap();
+        for path in [dir.path(), &foreign] {
+            assert_eq!(Dataset::open(path, "train").unwrap().seen(2), None);
+            let is_refused: &(dyn Fn(&Record) -> bool + Sync) = &|record| record.id == "4";
+            let inspection = Inspection { is_refused: Some(is_refused), ..Inspection::NONE };
+            let not_stored: OpenStream = |_| unreachable!();
+            let mut data = Dataset::open_with(path, "train", not_stored, inspection).unwrap();
+            for kept in [7, 4] {
+                for i in 0..kept {
+                    let (record, seen) = (data.record(i).unwrap(), data.seen(i).unwrap());
+                    assert_eq!(seen.rough_size(), rough_size(&record, data.image_sizes(i).ok()), "{}", data.place(i));
+                    assert_eq!(seen.refused, record.id == "4");
+                }
+                data.retain(|i| i % 2 == 0);
+            }
+            assert_eq!(data.seen(1).unwrap().rough_size(), (7 + 3 + 4, 14 * 3));
+            let part = MixPart { name: "part".into(), dataset: data, weight: 1.0 };
+            assert!(mix(vec![part], true).unwrap().seen(1).unwrap().refused);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Several datasets as one, each with its share of the records.
 
-use super::Record;
 use super::dataset::{Dataset, Records};
 use super::stored_records::{Embedded, StoredRecords};
+use super::{Record, Seen};
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::Path;
@@ -111,6 +111,11 @@ impl StoredRecords for Mixture {
         }
         record.file_name = record.images.first().cloned().unwrap_or_default();
         Ok((record, embedded.into_iter().map(|(image, bytes)| (format!("{name}/{image}"), bytes)).collect()))
+    }
+
+    fn seen(&self, i: usize) -> Option<Seen> {
+        let (_, dataset, i) = self.part(i);
+        dataset.seen(i)
     }
 
     fn task(&self, i: usize) -> &str {

@@ -5,6 +5,7 @@ pub mod source;
 pub mod tsv;
 
 mod dataset;
+mod image_sizes;
 mod jsonl;
 mod manifest;
 mod mix;
@@ -21,7 +22,7 @@ mod writer;
 pub use dataset::{Dataset, is_dataset};
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use mix::{MixPart, mix, parse_part};
-pub use record::{CheckRecord, Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
+pub use record::{Digest, IMAGE_PLACEHOLDER, Inspection, METADATA, Message, Record, Seen, rough_size};
 pub use record_stream::{OpenStream, RecordStream, STREAM};
 pub use resize::resize;
 pub use sampler::{Cursor, ExampleSampler};

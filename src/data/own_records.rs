@@ -1,9 +1,10 @@
 //! The records of a `metadata.jsonl`, one a line.
 
+use super::image_sizes::ImageSizes;
 use super::manifest::{MANIFEST, Manifest};
 use super::record_file::{Entry, Index, Item, Place, RecordFile};
 use super::stored_records::{Embedded, StoredRecords};
-use super::{CheckRecord, IMAGE_PLACEHOLDER, METADATA, Record};
+use super::{IMAGE_PLACEHOLDER, Inspection, METADATA, Record, Seen};
 use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -19,16 +20,21 @@ impl OwnRecords {
     /// Look at all records of the split in `root`, which `manifest` is of.
     ///
     /// # Errors
-    /// An input error with file, line and field of what is wrong, what `check` finds among it.
-    pub fn open(root: &Path, manifest: &Manifest, check: CheckRecord) -> Result<OwnRecords> {
+    /// An input error with file, line and field of what is wrong, what the inspection's `check` finds among it.
+    pub fn open(root: &Path, manifest: &Manifest, inspection: Inspection<'_>) -> Result<OwnRecords> {
         let file = RecordFile::open(&root.join(METADATA))?;
-        let mut index = Index::default();
+        let (mut index, sizes) = (Index::default(), ImageSizes::default());
+        let size = |name: &String| sizes.of(root, name);
+        // A size that is known already spares asking the system.
+        let is_there =
+            |name: &String| inspection.is_refused.is_some() && size(name).is_some() || root.join(name).is_file();
         file.lines(|lines| {
             let entry = |Item { place, text }: &Item<'_>| {
                 let record = parse(&file, place, text)?;
-                let checked = check_own(&record, root).and_then(|()| check(&record, false));
+                let checked = check_own(&record, root, is_there).and_then(|()| (inspection.check)(&record, false));
                 checked.map_err(|e| e.context(file.place(place)))?;
-                Ok(Entry::new(*place, &record))
+                let seen = inspection.see(&record, || record.images.iter().map(size).collect());
+                Ok(Entry::new(*place, &record, seen))
             };
             let entries: Vec<Result<Entry>> = lines.par_iter().map(entry).collect();
             entries.into_iter().try_for_each(|entry| entry.map(|entry| index.push(entry)))?;
@@ -38,24 +44,15 @@ impl OwnRecords {
         if count == 0 {
             return Err(Error::input(format!("{path} holds no records")));
         }
-        let duplicate = index.first_duplicate();
+        index.refuse_duplicates(&file, |place| Ok(parse(&file, place, &file.read(place)?)?.id), "")?;
         let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let expected = manifest.splits.get(&split).map_or(count, |split| split.records);
-        if duplicate.is_none() && expected != count {
+        if expected != count {
             return Err(Error::input(format!(
                 "{path} holds {count} records, but the dataset's {MANIFEST} says {expected}: the file was changed or cut off"
             )));
         }
-        let records = OwnRecords { file, index };
-        match duplicate {
-            None => Ok(records),
-            Some((i, first)) => Err(Error::input(format!(
-                "{}: field `id`: `{}` is already the id of {}",
-                records.place(i),
-                records.read(i)?.0.id,
-                records.index.place(first).name()
-            ))),
-        }
+        Ok(OwnRecords { file, index })
     }
 }
 
@@ -67,6 +64,10 @@ impl StoredRecords for OwnRecords {
     fn read(&self, i: usize) -> Result<(Record, Embedded)> {
         let place = self.index.place(i);
         Ok((parse(&self.file, place, &self.file.read(place)?)?, Embedded::new()))
+    }
+
+    fn seen(&self, i: usize) -> Option<Seen> {
+        self.index.seen(i)
     }
 
     fn task(&self, i: usize) -> &str {
@@ -92,7 +93,7 @@ fn parse(file: &RecordFile, place: &Place, line: &[u8]) -> Result<Record> {
     serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {}", file.place(place), json_fault(&e))))
 }
 
-fn check_own(record: &Record, root: &Path) -> Result<()> {
+fn check_own(record: &Record, root: &Path, is_there: impl Fn(&String) -> bool) -> Result<()> {
     let bad = |message: String| Err(Error::input(message));
     if record.id.is_empty() {
         return bad("field `id` is empty".into());
@@ -122,7 +123,7 @@ fn check_own(record: &Record, root: &Path) -> Result<()> {
         if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
             return bad(format!("field `images`: `{name}` is not a path inside the dataset"));
         }
-        if !root.join(name).is_file() {
+        if !is_there(name) {
             return bad(format!("field `images`: there is no file {}", root.join(name).display()));
         }
     }

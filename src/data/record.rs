@@ -11,8 +11,50 @@ pub const IMAGE_PLACEHOLDER: &str = "<image>";
 /// SHA-256 of an image file.
 pub type Digest = [u8; 32];
 
-/// Looks at a record before it is used; the second argument says whether it is from another tool's file. An error has no place yet.
-pub type CheckRecord = fn(&Record, bool) -> Result<()>;
+/// What opening a dataset does with each stored record, while it has it.
+#[derive(Clone, Copy)]
+pub struct Inspection<'a> {
+    /// Looks at a record before it is used; the second argument says whether it is from another tool's file. An error has no place yet.
+    pub check: fn(&Record, bool) -> Result<()>,
+    /// For training: whether a run that uses a record would refuse it. With it, opening keeps what was [`Seen`] of each record.
+    pub is_refused: Option<&'a (dyn Fn(&Record) -> bool + Sync)>,
+}
+
+impl Inspection<'_> {
+    /// Everything is taken, and nothing is kept.
+    pub const NONE: Inspection<'static> = Inspection { check: |_, _| Ok(()), is_refused: None };
+
+    /// What is kept of a record whose images have these sizes; nothing unless for training.
+    pub(super) fn see(&self, record: &Record, sizes: impl FnOnce() -> Option<Vec<(u32, u32)>>) -> Option<Seen> {
+        let is_refused = self.is_refused?;
+        let (text, pixels) = rough_size(record, sizes());
+        let [text, pixels] = [text as u64, pixels].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        Some(Seen { text, pixels, refused: is_refused(record) })
+    }
+}
+
+/// What opening has seen of a stored record, so that starting a run does not read all records again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    text: u32,
+    pixels: u32,
+    /// The run would refuse it.
+    pub refused: bool,
+}
+
+impl Seen {
+    /// [`rough_size`], where neither number is above 2^32 - 1.
+    pub fn rough_size(&self) -> (usize, u64) {
+        (self.text as usize, u64::from(self.pixels))
+    }
+}
+
+/// Bytes of the text of a record, and pixels of its images of these sizes; no pixels if the sizes are not known.
+pub fn rough_size(record: &Record, sizes: Option<Vec<(u32, u32)>>) -> (usize, u64) {
+    let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+    let text = record.messages.iter().map(|message| message.content.len()).sum();
+    (text, sizes.map_or(0, |sizes| sizes.into_iter().map(area).sum()))
+}
 
 /// One chat turn. In `content`, each `<image>` stands for the next entry of [`Record::images`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! A file of records: an index of where each one stands, and the records themselves read again when they are asked for. The index takes 24 bytes a
-//! record, whatever the records hold.
+//! record, whatever the records hold, and 12 more for training.
 
-use super::Record;
+use super::{Record, Seen};
 use crate::io::files;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -184,11 +184,12 @@ pub(super) struct Entry {
     place: Place,
     id: Fingerprint,
     task: String,
+    seen: Option<Seen>,
 }
 
 impl Entry {
-    pub fn new(place: Place, record: &Record) -> Entry {
-        Entry { place, id: fingerprint(&record.id), task: record.task.clone() }
+    pub fn new(place: Place, record: &Record, seen: Option<Seen>) -> Entry {
+        Entry { place, id: fingerprint(&record.id), task: record.task.clone(), seen }
     }
 }
 
@@ -196,13 +197,15 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     places: Vec<Place>,
+    /// Of each record, or of none.
+    seen: Vec<Seen>,
     tasks: Vec<String>,
-    /// Until [`Index::first_duplicate`] has looked at them.
+    /// Until [`Index::refuse_duplicates`] has looked at them.
     ids: Vec<(Fingerprint, u32)>,
 }
 
 impl Index {
-    pub fn push(&mut self, Entry { place, id, task }: Entry) {
+    pub fn push(&mut self, Entry { place, id, task, seen }: Entry) {
         let known = self.tasks.iter().position(|name| *name == task);
         let number = known.unwrap_or_else(|| {
             self.tasks.push(task);
@@ -211,10 +214,32 @@ impl Index {
         // There are no more records than lines or items, which are below 2^32.
         self.ids.push((id, self.places.len() as u32));
         self.places.push(Place { task: number as u32, ..place });
+        self.seen.extend(seen);
+    }
+
+    /// Refuse an id that two records of `file` have. `id` gives the id of the record at a place; `advice` follows the message.
+    ///
+    /// # Errors
+    /// An input error that names the second record, the id and the first record.
+    pub fn refuse_duplicates(
+        &mut self,
+        file: &RecordFile,
+        id: impl Fn(&Place) -> Result<String>,
+        advice: &str,
+    ) -> Result<()> {
+        let Some((second, first)) = self.first_duplicate().map(|(i, first)| (self.place(i), self.place(first))) else {
+            return Ok(());
+        };
+        Err(Error::input(format!(
+            "{}: field `id`: `{}` is already the id of {}{advice}",
+            file.place(second),
+            id(second)?,
+            first.name()
+        )))
     }
 
     /// The first record whose id another one before it has, and that one.
-    pub fn first_duplicate(&mut self) -> Option<(usize, usize)> {
+    fn first_duplicate(&mut self) -> Option<(usize, usize)> {
         let mut ids = std::mem::take(&mut self.ids);
         ids.par_sort_unstable();
         let same = ids.windows(2).filter(|pair| pair[0].0 == pair[1].0);
@@ -230,8 +255,14 @@ impl Index {
     }
 
     pub fn retain(&mut self, keep: &dyn Fn(usize) -> bool) {
-        let mut i = 0..;
+        let (mut i, mut k) = (0.., 0..);
         self.places.retain(|_| i.next().is_some_and(keep));
+        self.seen.retain(|_| k.next().is_some_and(keep));
+    }
+
+    /// What was seen of record `i`.
+    pub fn seen(&self, i: usize) -> Option<Seen> {
+        self.seen.get(i).copied()
     }
 
     /// The task of record `i`.
@@ -274,17 +305,23 @@ mod tests {
 
     #[test]
     fn an_index_is_small_and_names_the_first_duplicate() {
-        assert_eq!(size_of::<Place>(), 24);
+        assert_eq!((size_of::<Place>(), size_of::<Seen>()), (24, 12));
         let index = |ids: &[&str]| {
             let mut index = Index::default();
             for (i, id) in ids.iter().enumerate() {
                 let task = id[..1].to_string();
-                index.push(Entry { place: Place::new(i, 1, i + 1, 0).unwrap(), id: fingerprint(id), task });
+                let place = Place::new(i, 1, i + 1, 0).unwrap();
+                index.push(Entry { place, id: fingerprint(id), task, seen: None });
             }
             index
         };
         assert_eq!(index(&["a1", "b1", "a2"]).first_duplicate(), None);
-        assert_eq!(index(&["z1", "b1", "a1", "b1", "z1", "b1"]).first_duplicate(), Some((3, 1)));
+        let mut twice = index(&["z1", "b1", "a1", "b1", "z1", "b1"]);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        let file = RecordFile::open(&dir.path().join("f")).unwrap();
+        let error = twice.refuse_duplicates(&file, |place| Ok(place.line.to_string()), "; mend it").unwrap_err();
+        assert!(error.to_string().ends_with("f:4: field `id`: `4` is already the id of line 2; mend it"), "{error}");
         let mut some = index(&["b1", "a1", "b2", "c1", "a2"]);
         some.retain(&|i| i > 1);
         assert_eq!((some.len(), some.place(0).line, [0, 1, 2].map(|i| some.task(i))), (3, 3, ["b", "c", "a"]));

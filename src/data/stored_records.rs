@@ -1,6 +1,6 @@
 //! What a dataset asks of the records that are stored for it, wherever that is.
 
-use super::Record;
+use super::{Record, Seen};
 use crate::Result;
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,6 +17,8 @@ pub(super) trait StoredRecords: Debug + Send + Sync {
     /// # Errors
     /// An input error if the file was changed since it was opened.
     fn read(&self, i: usize) -> Result<(Record, Embedded)>;
+    /// What opening has seen of record `i`, if that was asked for.
+    fn seen(&self, i: usize) -> Option<Seen>;
     /// The task of record `i`.
     fn task(&self, i: usize) -> &str;
     /// `file:line` of record `i`, for messages.

@@ -5,8 +5,8 @@ use super::registry::{open_stream, scorer};
 use super::response::{Style, check_format, respond};
 use super::score::Score;
 use super::scorer::Scorer;
-use super::task::{Task, rough_size, scorer_versions};
-use crate::data::{Dataset, Record};
+use super::task::{Task, scorer_versions};
+use crate::data::{Dataset, Inspection, Record, rough_size};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::borrow::Cow;
@@ -20,16 +20,18 @@ pub struct DatasetTask {
     scorers: Vec<Box<dyn Scorer>>,
 }
 
-/// Open a split of a dataset directory, whose records may be made as they are needed. See [`Dataset::open`] for what `dir` may be.
+/// Open a split of a dataset directory, whose records may be made as they are needed. See [`Dataset::open`] for what `dir` may be, and
+/// [`Inspection::is_refused`] for what training asks of each stored record.
 ///
 /// # Errors
 /// As [`Dataset::open`]; an input error for a source that has changed, and for a stored record that has no scorer, or whose own response is not in
 /// the form that it asks for, with file, line and field.
-pub fn open_dataset(dir: &Path, split: &str) -> Result<Dataset> {
-    Dataset::open_with(dir, split, open_stream, |record, is_foreign| {
+pub fn open_dataset(dir: &Path, split: &str, is_refused: Option<&(dyn Fn(&Record) -> bool + Sync)>) -> Result<Dataset> {
+    let check = |record: &Record, is_foreign| {
         scorer(record)?;
         if is_foreign { check_reference(record) } else { Ok(()) }
-    })
+    };
+    Dataset::open_with(dir, split, open_stream, Inspection { check, is_refused })
 }
 
 /// Open a split of a dataset directory as a task. See [`Dataset::open`] for what `dir` may be.
@@ -43,7 +45,7 @@ impl DatasetTask {
     /// # Errors
     /// As [`open_dataset`].
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
-        DatasetTask::new(open_dataset(dir, split)?)
+        DatasetTask::new(open_dataset(dir, split, None)?)
     }
 
     /// The task of a dataset that [`open_dataset`] has looked at.
@@ -108,8 +110,10 @@ impl Task for DatasetTask {
     }
 
     fn rough_size(&self, i: usize) -> (usize, u64) {
-        let read = self.dataset.with_image_sizes(i);
-        read.map_or((0, 0), |(record, sizes)| rough_size(&record, sizes))
+        match self.dataset.seen(i) {
+            Some(seen) => seen.rough_size(),
+            None => self.example(i).map_or((0, 0), |record| rough_size(&record, self.image_sizes(i).ok())),
+        }
     }
 
     fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
@@ -155,6 +159,19 @@ mod tests {
         let text: Vec<String> = lines.iter().map(serde_json::Value::to_string).collect();
         std::fs::write(&path, text.join("\n")).unwrap();
         DatasetTask::open(&path, "train")
+    }
+
+    #[test]
+    fn a_dataset_opened_for_training_tells_sizes_without_reading_records_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.jsonl");
+        std::fs::write(&path, record("four", "<answer>no</answer>").to_string()).unwrap();
+        let open = |is_refused| DatasetTask::new(open_dataset(&path, "train", is_refused).unwrap()).unwrap();
+        let (plain, inspected) = (open(None), open(Some(&|_| false)));
+        assert_eq!((plain.rough_size(0), inspected.rough_size(0)), ((23, 0), (23, 0)));
+        std::fs::write(&path, "").unwrap();
+        assert!(inspected.example(0).is_err());
+        assert_eq!((plain.rough_size(0), inspected.rough_size(0)), ((0, 0), (23, 0)));
     }
 
     fn record(prompt: &str, response: &str) -> serde_json::Value {

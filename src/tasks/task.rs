@@ -5,7 +5,7 @@ use super::score::Score;
 use super::scorer::Scorer;
 use super::scorers::Aggregate;
 use crate::Result;
-use crate::data::Record;
+use crate::data::{Record, rough_size};
 use image::RgbImage;
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ pub trait Task: Send + Sync {
     }
     /// Bytes of the text of example `i` and pixels of its images; 0 for what cannot be read.
     fn rough_size(&self, i: usize) -> (usize, u64) {
-        self.example(i).map_or((0, 0), |record| rough_size(&record, self.image_sizes(i)))
+        self.example(i).map_or((0, 0), |record| rough_size(&record, self.image_sizes(i).ok()))
     }
     /// SHA-256 of each image file of example `i`, if the task has them without decoding.
     fn image_digests(&self, _i: usize) -> Result<Option<Vec<[u8; 32]>>> {
@@ -66,13 +66,6 @@ pub trait Task: Send + Sync {
     fn scorers(&self) -> Vec<(String, u32)> {
         Vec::new()
     }
-}
-
-/// Bytes of the text of a record and pixels of its images, if they can be read.
-pub(super) fn rough_size(record: &Record, sizes: Result<Vec<(u32, u32)>>) -> (usize, u64) {
-    let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
-    let text = record.messages.iter().map(|message| message.content.len()).sum();
-    (text, sizes.map_or(0, |sizes| sizes.into_iter().map(area).sum()))
 }
 
 /// Name and version of each of these scorers, in the order of their first use.

@@ -4,14 +4,14 @@ use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::{freeze, freeze_unseen};
 use super::memory_plan::{MemoryPlan, program_without_weights};
 use super::objective;
-use super::start::{RunData, TrainRequest, check_start};
+use super::start::{RunData, TrainRequest, open};
 use crate::comm::Single;
 use crate::io::files::format_bytes;
 use crate::machine::{self, MemoryLocation, process_memory};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::weights::FROZEN_VARIABLE;
-use crate::model::{ComputeDtype, MetaTraining, Processor, meta, require_checkpoint};
+use crate::model::{ComputeDtype, MetaTraining, Processor, meta};
 use crate::tasks::Task;
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -47,12 +47,7 @@ impl DryRun {
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
 pub fn dry_run(request: &TrainRequest, place: MemoryLocation) -> Result<DryRun> {
-    let mut data = RunData::open(request)?;
-    require_checkpoint(&request.model)?;
-    check_start(request)?;
-    let processor = Processor::from_dir(&request.model)?;
-    data.open_prior(&processor, &request.config)?;
-    data.check_texts(&processor, &request.config)?;
+    let (data, processor) = open(request)?;
     let held = process_memory("VmRSS").unwrap_or(0);
     let mut planner = Planner { request, place, data: &data, processor: &processor, held, sizes: Vec::new() };
     let (plan, parameters) = planner.plan(&request.config)?;

@@ -133,11 +133,13 @@ pub(super) fn candidates_among(task: &dyn Task, len: usize, count: usize) -> Vec
     }
     // An example that cannot be read is reported when it is trained on.
     let measured: Vec<(usize, u64)> = (0..len).into_par_iter().map(|i| task.rough_size(i)).collect();
-    let mut by_text: Vec<usize> = (0..len).collect();
-    let mut by_area = by_text.clone();
-    by_text.sort_by_key(|&i| Reverse(measured[i].0));
-    by_area.sort_by_key(|&i| Reverse(measured[i].1));
-    let mut found: Vec<usize> = by_text.into_iter().take(most).chain(by_area.into_iter().take(most)).collect();
+    let largest = |by: fn(&(usize, u64)) -> u64| {
+        let mut order: Vec<usize> = (0..len).collect();
+        order.select_nth_unstable_by_key(most, |&i| (Reverse(by(&measured[i])), i));
+        order.truncate(most);
+        order
+    };
+    let mut found = [largest(|&(text, _)| text as u64), largest(|&(_, area)| area)].concat();
     found.sort_unstable();
     found.dedup();
     found

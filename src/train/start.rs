@@ -157,9 +157,10 @@ fn on_this_thread(
 }
 
 /// What is quick to read, checked.
-fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
-    let (data, processor) = concurrently(|| RunData::open(request), || Processor::from_dir(&request.model));
-    let mut data = data?;
+pub(super) fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
+    let processor = Processor::from_dir(&request.model);
+    // What is wrong with the data is told first.
+    let mut data = RunData::open(request, processor.as_ref().ok())?;
     require_checkpoint(&request.model)?;
     check_start(request)?;
     let processor = processor?;
@@ -211,7 +212,7 @@ fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
 
 /// # Errors
 /// An adapter is to be trained from an adapter or with L2-SP, or frozen weights are to be held in f32 and multiplied in bf16.
-pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
+fn check_start(request: &TrainRequest) -> Result<()> {
     check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
         return Err(Error::input(format!(
@@ -240,10 +241,16 @@ pub(super) struct RunData {
 }
 
 impl RunData {
-    pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
+    /// Each record is looked at once, also for what [`RunData::check_texts`] refuses.
+    fn open(request: &TrainRequest, processor: Option<&Processor>) -> Result<RunData> {
         let dir = &request.data;
         let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-        let open = |dir: &str, key: &str| open_dataset(Path::new(dir), "train").map_err(|e| e.context(key));
+        let open_as = |dir: &Path, needed: Responses| match processor {
+            Some(processor) => open_dataset(dir, "train", Some(&|record| refusal(processor, record, needed).is_some())),
+            None => open_dataset(dir, "train", None),
+        };
+        let open = |dir: &str, key: &str| open_as(Path::new(dir), Responses::Trained).map_err(|e| e.context(key));
+        let trained_on = Responses::of_training(&request.config);
         let replay = replay.map(|dir| open(dir, "sft.replay")).transpose()?;
         let prior = request.config.prior_kl.as_ref();
         let prior = prior.map(|prior| open(&prior.data, "prior_kl.data")).transpose()?;
@@ -252,7 +259,7 @@ impl RunData {
         }
         let hashes = [&replay, &prior].into_iter().flatten();
         let mut also: String = hashes.map(|more| format!("+{}", more.manifest().sha256)).collect();
-        let mut train = open_dataset(dir, "train")?;
+        let mut train = open_as(dir, trained_on)?;
         let prompts_of = &request.config.train.prompts_of;
         if !prompts_of.is_empty() {
             if train.stream().is_some() {
@@ -269,7 +276,7 @@ impl RunData {
         for text in &request.config.train.mix {
             let key = |e: Error| e.context("train.mix");
             let (dir, weight) = parse_part(text).map_err(key)?;
-            let more = open_dataset(dir, "train").map_err(key)?;
+            let more = open_as(dir, trained_on).map_err(key)?;
             also += &format!("+{weight} of {}", more.manifest().sha256);
             others.push((dir, weight, more));
         }
@@ -279,14 +286,14 @@ impl RunData {
             dataset.root() != dir && split.is_some_and(|split| split.records > 0)
         };
         let mut validated = match has_validation(&train, dir) {
-            true => vec![part(dir, 1.0, open_dataset(dir, "validation")?)],
+            true => vec![part(dir, 1.0, open_dataset(dir, "validation", None)?)],
             false => Vec::new(),
         };
         if !others.is_empty() {
             let mut parts = vec![part(dir, 1.0, train)];
             for (dir, weight, more) in others {
                 if has_validation(&more, dir) {
-                    validated.push(part(dir, weight, open_dataset(dir, "validation")?));
+                    validated.push(part(dir, weight, open_dataset(dir, "validation", None)?));
                 }
                 parts.push(part(dir, weight, more));
             }
@@ -325,7 +332,7 @@ impl RunData {
     }
 
     /// Open `eval.prior`, if it is given and evaluations are made.
-    pub(super) fn open_prior(&mut self, processor: &Processor, config: &TrainConfig) -> Result<()> {
+    fn open_prior(&mut self, processor: &Processor, config: &TrainConfig) -> Result<()> {
         let path = config.eval.prior.as_str();
         if path.is_empty() || config.eval.steps == 0 {
             return Ok(());
@@ -359,37 +366,63 @@ impl RunData {
     ///
     /// # Errors
     /// An input error that names file, line, id and message of the first one.
-    pub(super) fn check_texts(&self, processor: &Processor, config: &TrainConfig) -> Result<()> {
+    fn check_texts(&self, processor: &Processor, config: &TrainConfig) -> Result<()> {
         let eval = &config.eval;
         let validated = match (eval.steps, eval.limit) {
             (0, _) => 0,
             (_, 0) => usize::MAX,
             (_, samples) => samples,
         };
-        // A run that samples its own responses trains on those; a teacher may have to see the others.
-        let own = config.rollout.is_none() || objective::of_config(config).needs().reference_sees_response;
-        let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
+        let check = |task: &DatasetTask, most: usize, needed: Responses| {
             let dataset = task.dataset();
-            let looked_at = (0..task.measured().min(most)).into_par_iter();
-            let wrong = looked_at.find_map_first(|i| {
+            let doubtful = |i: &usize| dataset.seen(*i).is_none_or(|seen| seen.refused);
+            let wrong = (0..task.measured().min(most)).into_par_iter().filter(doubtful).find_map_first(|i| {
                 let record = match dataset.record(i) {
                     Ok(record) => record,
                     Err(error) => return Some(error),
                 };
-                let response = record.response().filter(|_| responses);
-                let refused = match response {
-                    None if trained_on => Error::input("no assistant turn, and so no response to learn from"),
-                    _ => processor.refuse_special(record.prompt(), response).err()?,
-                };
+                let refused = refusal(processor, &record, needed)?;
                 Some(refused.context(format!("{}: example {}", dataset.place(i), record.id)))
             });
             wrong.map_or(Ok(()), Err)
         };
-        check(&self.train, usize::MAX, (true, own))?;
+        check(&self.train, usize::MAX, Responses::of_training(config))?;
         for more in [&self.replay, &self.prior].into_iter().flatten() {
-            check(more, usize::MAX, (true, true))?;
+            check(more, usize::MAX, Responses::Trained)?;
         }
-        self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, (false, false)))
+        self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, Responses::Unused))
+    }
+}
+
+/// What becomes of the reference responses of a dataset.
+#[derive(Clone, Copy, PartialEq)]
+enum Responses {
+    /// They are trained on, or a teacher sees them: each example must have one.
+    Trained,
+    /// Those that there are may be looked at.
+    Optional,
+    /// Nothing.
+    Unused,
+}
+
+impl Responses {
+    /// Of the training examples. A run that samples its own responses trains on those; a teacher may have to see the others.
+    fn of_training(config: &TrainConfig) -> Responses {
+        match config.rollout.is_none() || objective::of_config(config).needs().reference_sees_response {
+            true => Responses::Trained,
+            false => Responses::Optional,
+        }
+    }
+}
+
+/// Why a run refuses an example, if it does.
+fn refusal(processor: &Processor, record: &Record, needed: Responses) -> Option<Error> {
+    let response = record.response().filter(|_| needed != Responses::Unused);
+    match response {
+        None if needed == Responses::Trained => {
+            Some(Error::input("no assistant turn, and so no response to learn from"))
+        }
+        _ => processor.refuse_special(record.prompt(), response).err(),
     }
 }
 

@@ -54,11 +54,11 @@ fn name(item: &Value, record: &str, k: usize, embedded: &mut Embedded) -> Result
     }
 }
 
-/// SHA-256 of the image of this name, or why it cannot be used.
-pub(super) fn check_image(root: &Path, name: &str, embedded: &Embedded) -> Result<Digest, String> {
+/// SHA-256, width and height of the image of this name, or why it cannot be used.
+pub(super) fn check_image(root: &Path, name: &str, embedded: &Embedded) -> Result<(Digest, (u32, u32)), String> {
     let check = |bytes: &[u8]| {
-        source::probe(bytes)?;
-        if is_complete(bytes) { Ok(Sha256::digest(bytes).into()) } else { Err("truncated".to_string()) }
+        let size = source::probe(bytes)?;
+        if is_complete(bytes) { Ok((Sha256::digest(bytes).into(), size)) } else { Err("truncated".to_string()) }
     };
     match embedded.get(name) {
         Some(bytes) => check(bytes).map_err(|why| format!("{name}: {why}")),

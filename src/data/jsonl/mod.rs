@@ -15,7 +15,7 @@ mod turns;
 use super::manifest::{Manifest, SplitSummary};
 use super::record_file::{Entry, Fingerprint, Index, Item, Place, RecordFile, fingerprint};
 use super::stored_records::{Embedded, StoredRecords};
-use super::{CheckRecord, Digest, Record};
+use super::{Digest, Inspection, Record, Seen};
 use crate::io::hex;
 use crate::{Error, Result};
 use answer_form::{Form, FormEvidence, ShownForm, set_style};
@@ -51,27 +51,20 @@ pub(super) struct Conversations {
 ///
 /// # Errors
 /// An input error for the first thing that is wrong, with file, line and field: what is not JSON or not UTF-8, a conversation that cannot be
-/// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image, what `check` finds.
-pub(super) fn open(path: &Path, check: CheckRecord) -> Result<Conversations> {
+/// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image, what the
+/// inspection's `check` finds.
+pub(super) fn open(path: &Path, inspection: Inspection<'_>) -> Result<Conversations> {
     let file = RecordFile::open(path)?;
-    let mut scan = Scan::new(&file, check);
+    let mut scan = Scan::new(&file, inspection);
     items::each(&file, |batch| scan.add(batch).map(|()| true))?;
     if scan.index.len() == 0 {
         return Err(Error::input(format!("{} holds no records", path.display())));
     }
     let (form, manifest, note) = (scan.shown.form().unwrap_or_default(), scan.manifest(), scan.note());
     let mut index = scan.index;
-    let duplicate = index.first_duplicate();
-    let conversations = Conversations { file, index, form, manifest, note };
-    match duplicate {
-        None => Ok(conversations),
-        Some((i, first)) => Err(Error::input(format!(
-            "{}: field `id`: `{}` is already the id of {}; without this field, records are called by their numbers",
-            conversations.place(i),
-            conversations.read(i)?.0.id,
-            conversations.index.place(first).name()
-        ))),
-    }
+    let id = |place: &Place| Ok(read(&file, place, &file.read(place)?)?.record.id);
+    index.refuse_duplicates(&file, id, "; without this field, records are called by their numbers")?;
+    Ok(Conversations { file, index, form, manifest, note })
 }
 
 impl StoredRecords for Conversations {
@@ -84,6 +77,10 @@ impl StoredRecords for Conversations {
         let line::Read { mut record, form, embedded, .. } = read(&self.file, place, &self.file.read(place)?)?;
         set_style(&mut record, form, self.form);
         Ok((record, embedded))
+    }
+
+    fn seen(&self, i: usize) -> Option<Seen> {
+        self.index.seen(i)
     }
 
     fn task(&self, i: usize) -> &str {
@@ -114,7 +111,7 @@ fn read(file: &RecordFile, place: &Place, text: &[u8]) -> Result<line::Read> {
 struct Scan<'a> {
     file: &'a RecordFile,
     root: &'a Path,
-    check: CheckRecord,
+    inspection: Inspection<'a>,
     index: Index,
     shown: ShownForm,
     /// The form that later records show, where one had to be known that none before had shown.
@@ -122,7 +119,8 @@ struct Scan<'a> {
     /// Of each record its line, then the digests of its images.
     hash: Sha256,
     sources: HashSet<Fingerprint>,
-    digests: HashMap<Fingerprint, Digest>,
+    /// Digest and size of each image.
+    images: HashMap<Fingerprint, (Digest, (u32, u32))>,
     /// Conversations with an answer before the last one.
     multi_turn: usize,
     /// Conversations whose images were put before the first text of the user.
@@ -130,17 +128,17 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(file: &'a RecordFile, check: CheckRecord) -> Self {
+    fn new(file: &'a RecordFile, inspection: Inspection<'a>) -> Self {
         Scan {
             file,
             root: file.path().parent().unwrap_or(Path::new("")),
-            check,
+            inspection,
             index: Index::default(),
             shown: ShownForm::default(),
             shown_later: None,
             hash: Sha256::new(),
             sources: HashSet::new(),
-            digests: HashMap::new(),
+            images: HashMap::new(),
             multi_turn: 0,
             images_first: 0,
         }
@@ -168,38 +166,41 @@ impl<'a> Scan<'a> {
             self.sources.insert(fingerprint(&record.source));
         }
         self.look_at_images(&all).map_err(|(at, why)| bad(at, why))?;
-        let check = self.check;
+        let (inspection, images) = (self.inspection, &self.images);
+        let image = |name: &String| images.get(&fingerprint(name));
         let line = |(item, read): (&Item<'_>, &line::Read)| {
             let record = &read.record;
-            check(record, true).map_err(|e| e.context(file.place(&item.place)))?;
-            serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))
+            (inspection.check)(record, true).map_err(|e| e.context(file.place(&item.place)))?;
+            let sizes = || record.images.iter().map(|name| image(name).map(|&(_, size)| size)).collect();
+            let line = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+            Ok((line, Entry::new(item.place, record, inspection.see(record, sizes))))
         };
-        let lines: Vec<_> = batch.par_iter().zip(&all).map(line).collect();
-        for ((item, line::Read { record, .. }), line) in batch.iter().zip(&all).zip(lines) {
-            self.hash.update(line?);
+        let lines: Vec<Result<_>> = batch.par_iter().zip(&all).map(line).collect();
+        for (line::Read { record, .. }, line) in all.iter().zip(lines) {
+            let (line, entry) = line?;
+            self.hash.update(line);
             self.hash.update(b"\n");
-            let digests = record.images.iter().filter_map(|name| self.digests.get(&fingerprint(name)));
-            digests.for_each(|digest| self.hash.update(digest));
-            self.index.push(Entry::new(item.place, record));
+            record.images.iter().filter_map(image).for_each(|(digest, _)| self.hash.update(digest));
+            self.index.push(entry);
         }
         Ok(())
     }
 
-    /// Take the SHA-256 of every image that was not looked at before; or give the first record with one that cannot be used, and why.
+    /// Take digest and size of every image that was not looked at before; or give the first record with one that cannot be used, and why.
     fn look_at_images(&mut self, all: &[line::Read]) -> std::result::Result<(), (usize, String)> {
         let mut seen = HashSet::new();
         let named = all.iter().enumerate().flat_map(|(at, read)| read.record.images.iter().map(move |name| (at, name)));
         let is_new = |(_, name): &(usize, &String)| {
             let print = fingerprint(name);
-            !self.digests.contains_key(&print) && seen.insert(print)
+            !self.images.contains_key(&print) && seen.insert(print)
         };
         let new: Vec<(usize, &String)> = named.filter(is_new).collect();
         let root = self.root;
         let look = |(at, name): &(usize, &String)| check_image(root, name, &all[*at].embedded);
         let found: Vec<_> = new.par_iter().map(look).collect();
         for ((at, name), found) in new.into_iter().zip(found) {
-            let digest = found.map_err(|why| (at, format!("field `{}`: {why}", all[at].image_field)))?;
-            self.digests.insert(fingerprint(name), digest);
+            let found = found.map_err(|why| (at, format!("field `{}`: {why}", all[at].image_field)))?;
+            self.images.insert(fingerprint(name), found);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use multiversion::multiversion;
 use std::f64::consts::PI;
+use std::ops::Range;
 
 /// Lobes of the kernel on each side.
 const LOBES: f64 = 3.0;
@@ -12,11 +13,20 @@ pub const FRACTION_BITS: u32 = 6;
 /// Values after those of the picture that [`super::across`] may read.
 pub const BEYOND: usize = 12;
 
-/// For each output position: the first input position it reads, and the fixed-point weights from there on.
+/// For each output position: the first input position it reads, which is even, and the fixed-point weights from there on, an even number.
+/// The first and the last may be 0; the last may be of a position after the input.
 pub struct Weights {
-    pub spans: Vec<(usize, usize)>,
+    spans: Vec<(usize, usize)>,
     values: Vec<i16>,
-    pub stride: usize,
+    stride: usize,
+}
+
+/// The [`Weights`] of some output positions that follow each other.
+#[derive(Clone, Copy)]
+pub struct PartWeights<'a> {
+    spans: &'a [(usize, usize)],
+    values: &'a [i16],
+    stride: usize,
 }
 
 impl Weights {
@@ -24,7 +34,7 @@ impl Weights {
         let scale = from as f64 / to as f64;
         let widened = scale.max(1.0);
         let reach = LOBES * widened;
-        let stride = reach.ceil() as usize * 2 + 1;
+        let stride = reach.ceil() as usize * 2 + 2;
         let mut spans = Vec::with_capacity(to);
         let mut values = vec![0; to * stride];
         let mut exact = vec![0.0; stride];
@@ -32,34 +42,53 @@ impl Weights {
             let center = (position as f64 + 0.5) * scale;
             let first = (center - reach + 0.5).max(0.0) as usize;
             let count = ((center + reach + 0.5) as usize).min(from) - first;
-            let exact = &mut exact[..count];
-            fill(exact, (first as f64 + 0.5 - center) / widened, 1.0 / widened);
-            let unit = f64::from(1 << WEIGHT_BITS) / exact.iter().sum::<f64>();
-            // What rounding takes from one weight goes to the next, so that they add up to exactly one.
-            let (mut sum, mut rounded) = (0.0, 0);
-            for (fixed, weight) in row.iter_mut().zip(exact) {
-                sum += *weight * unit;
-                let next = (sum + 0.5).floor() as i32;
-                *fixed = (next - rounded) as i16;
-                rounded = next;
-            }
-            spans.push((first, count));
+            let start = (first as f64 + 0.5 - center) / widened;
+            fill(&mut row[first % 2..], &mut exact[..count], start, 1.0 / widened);
+            spans.push((first - first % 2, (first % 2 + count).next_multiple_of(2)));
         }
         Weights { spans, values, stride }
     }
 
+    /// Those of the output positions `part`.
+    pub fn part(&self, part: Range<usize>) -> PartWeights<'_> {
+        let values = &self.values[part.start * self.stride..part.end * self.stride];
+        PartWeights { spans: &self.spans[part], values, stride: self.stride }
+    }
+}
+
+impl<'a> PartWeights<'a> {
+    /// Number of output positions.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The input positions that they read.
+    pub fn reach(&self) -> Range<usize> {
+        let first = self.spans.first().map_or(0, |&(first, _)| first);
+        first..self.spans.last().map_or(first, |&(first, count)| first + count)
+    }
+
     /// First input position and weights of output position `i`.
-    pub fn of(&self, i: usize) -> (usize, &[i16]) {
+    pub fn of(&self, i: usize) -> (usize, &'a [i16]) {
         let (first, count) = self.spans[i];
         (first, &self.values[i * self.stride..][..count])
     }
 }
 
-/// The kernel at `start`, `start + step` and so on.
+/// The kernel at `start`, `start + step` and so on, as it is in `exact` and as weights in `row`.
 #[multiversion(targets("x86_64+avx2"))]
-fn fill(values: &mut [f64], start: f64, step: f64) {
-    for (i, value) in (0i32..).zip(values) {
+fn fill(row: &mut [i16], exact: &mut [f64], start: f64, step: f64) {
+    for (i, value) in (0i32..).zip(&mut *exact) {
         *value = lanczos(start + f64::from(i) * step);
+    }
+    let unit = f64::from(1 << WEIGHT_BITS) / exact.iter().sum::<f64>();
+    // What rounding takes from one weight goes to the next, so that they add up to exactly one.
+    let (mut sum, mut rounded) = (0.0, 0);
+    for (fixed, weight) in row.iter_mut().zip(exact) {
+        sum += *weight * unit;
+        let next = (sum + 0.5).floor() as i32;
+        *fixed = (next - rounded) as i16;
+        rounded = next;
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::stream::PuzzleStream;
 use crate::data::canvas::{Color, draw_text, text_width};
-use crate::data::{Dataset, Manifest, OpenStream, Record};
+use crate::data::{Dataset, Inspection, Manifest, OpenStream, Record};
 use crate::io::files;
 use crate::io::text::wrapped;
 use crate::tasks::jigsaw::{self, Grid};
@@ -41,7 +41,7 @@ pub fn write_preview(dir: &Path, manifest: &Manifest, count: usize) -> Result<Pa
     let mut panels: Vec<RgbImage> = Vec::new();
     for split in SPLITS.into_iter().filter(|s| manifest.splits.contains_key(*s)) {
         let open_stream: OpenStream = |path| Ok(Box::new(PuzzleStream::open(path)?));
-        let dataset = Dataset::open_with(dir, split, open_stream, |_, _| Ok(()))?;
+        let dataset = Dataset::open_with(dir, split, open_stream, Inspection::NONE)?;
         let wanted = count.min(MAX_PUZZLES) - panels.len();
         for i in 0..wanted.min(dataset.len()) {
             let (record, image) = (dataset.record(i)?, dataset.images(i)?.remove(0));

@@ -13,9 +13,11 @@
 pub mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod root_log;
 mod single;
 pub mod threads;
 
+pub use root_log::RootLog;
 pub use single::Single;
 
 use crate::io::json::named_differences;

@@ -18,8 +18,8 @@ const RFT: &str = "--method rft --set train.steps=4 --set train.batch_size=5 --s
 /// So long that something can happen on the way.
 const LONG: &str = "--method sft --set train.steps=16 --set train.batch_size=14 --set eval.steps=0";
 const LONG_EVAL: &str = "eval --model model --data data --split train --temperature 1 --num-generations 30 --batch-size 1 --max-new-tokens 64";
-/// Under two checkpoints, pairs of training samples with puzzles and with questions that the base answers.
-const DYNAMICS: &str = "dynamics --model model tuned --base model --train sft=data --prior own=data seen=seen.tsv \
+/// Pairs of training samples with puzzles and with questions that the base answers.
+const DYNAMICS: &str = "dynamics --model tuned --base model --train sft=data --prior own=data seen=seen.tsv \
                         --prior-split train --pairs 9 --max-new-tokens 4";
 
 fn prepare(dir: &Path) {

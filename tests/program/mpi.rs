@@ -382,9 +382,12 @@ fn ranks_that_differ_evaluate_nothing() {
         ];
         refuses_other_ranks(dir, line, &others);
     }
+    for name in ["tuned", "seen.tsv"] {
+        std::os::unix::fs::symlink(dir.join(name), dir.join("elsewhere").join(name)).unwrap();
+    }
     let line = format!("{DYNAMICS} --out out");
     let others = [
-        (PROGRAM, line.replace("--base model", "--base tuned"), "measurement.base: "),
+        ("-wdir elsewhere PROGRAM", line.clone(), "measurement.base: "),
         (PROGRAM, line.replace("sft=data", "sft=other-data"), "measurement.train.sft.data: "),
         (PROGRAM, line.replace("pairs 9", "pairs 8"), "measurement.config.pairs: 9 -> 8"),
     ];

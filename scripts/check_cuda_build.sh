@@ -15,6 +15,7 @@
 # CUDA_VERSION       of compiler and libraries, default 13.0: a driver refuses the code of a compiler that is newer than itself
 # CUDA_COMPUTE_CAP   the GPU's compute capability that kernels are compiled for; default 80 (A100)
 # PROFILE            of --link: dev (default) or release
+# FEATURES           of a check: cuda (default), or nccl, which needs an MPI library with its headers, and libclang
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kernels=all link=
@@ -26,7 +27,7 @@ while [[ ${1:-} == --* ]]; do
     esac
     shift
 done
-version=${CUDA_VERSION:-13.0}
+version=${CUDA_VERSION:-13.0} features=${FEATURES:-cuda}
 dir=$(realpath -m "${1:-target/cuda-compiler}")
 python=${PYTHON:-python3}
 if [ ! -e "$dir/.complete" ]; then
@@ -103,8 +104,8 @@ none) about="without kernels" ;;
 all) about="with $(find "$dir/kernels" -type f ! -name compiled | wc -l) files of kernels (compute capability $CUDA_COMPUTE_CAP)" ;;
 esac
 if [ -z "$link" ]; then
-    cargo check --locked --all-targets --features cuda
-    echo "the cuda feature compiles, $about; nothing has been linked or run"
+    cargo check --locked --all-targets --features "$features"
+    echo "the feature $features compiles, $about; nothing has been linked or run"
     exit 0
 fi
 profile=${PROFILE:-dev}

@@ -4,14 +4,15 @@ use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
+use super::ranks::undo_if_refused;
 use crate::Result;
+use crate::comm::Communicator;
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
     PAIRS, ResponseLoss, checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table,
     run,
 };
 use crate::eval::bench::BenchmarkSpec;
-use crate::io::refused::undo_if_refused;
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
@@ -91,14 +92,14 @@ Example:
 
 impl DynamicsArgs {
     /// Measure and print the tables.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(mut self, comm: &dyn Communicator) -> Result<()> {
         let device = self.device.open()?;
         self.clone().request()?;
-        self.model = hub::models(&self.model)?;
-        self.base = hub::model(&self.base)?;
+        self.model = comm.on_root(|| hub::models(&self.model))?;
+        self.base = comm.on_root(|| hub::model(&self.base))?;
         let request = self.request()?;
         let mut bars = DynamicsProgress::default();
-        let found = undo_if_refused(&request.out, || run(&request, &device, &mut bars));
+        let found = undo_if_refused(comm, &request.out, || run(&request, &device, comm, &mut bars));
         bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
         let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
@@ -173,8 +174,8 @@ impl DynamicsObserver for DynamicsProgress {
         status(what);
     }
 
-    fn samples(&mut self, set: &str, done: usize, total: usize) {
-        self.update(&format!("samples of {set}"), "samples", done, total);
+    fn samples(&mut self, done: usize, total: usize) {
+        self.update("base", "samples", done, total);
     }
 
     fn pairs(&mut self, model: &str, done: usize, total: usize) {

@@ -82,7 +82,7 @@ impl Command {
             Command::Rollout(args) => on_ranks(|comm| done(args.run(comm))),
             Command::Eval(args) => on_ranks(|comm| done(args.run(comm))),
             Command::Score(args) => on_ranks(|comm| done(args.run(comm))),
-            Command::Dynamics(args) => done(args.run()),
+            Command::Dynamics(args) => on_ranks(|comm| done(args.run(comm))),
             Command::Report(args) => done(args.run()),
             Command::Study(args) => args.run(),
             Command::Model(args) => done(args.run()),
@@ -170,13 +170,15 @@ fn explained(error: &clap::Error, said: &str) -> String {
 fn check_processes(command: &Command) -> Result<()> {
     match launcher::place() {
         (_, 0 | 1) => Ok(()),
-        _ if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Rollout(_) | Command::Score(_)) => {
-            Ok(())
-        }
-        (_, processes) => Err(Error::input(format!(
-            "an MPI launcher has started {processes} processes, and of the commands only train, eval, rollout and score divide their work over \
-             several; start this one without the launcher"
-        ))),
+        (_, processes) => match command {
+            Command::Train(_) | Command::Eval(_) | Command::Rollout(_) | Command::Score(_) | Command::Dynamics(_) => {
+                Ok(())
+            }
+            _ => Err(Error::input(format!(
+                "an MPI launcher has started {processes} processes, and of the commands only train, eval, rollout, score and dynamics divide \
+                 their work over several; start this one without the launcher"
+            ))),
+        },
     }
 }
 

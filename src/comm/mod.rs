@@ -13,13 +13,18 @@
 pub mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+mod root_log;
 mod single;
 pub mod threads;
 
+pub use root_log::RootLog;
 pub use single::Single;
 
 use crate::io::json::named_differences;
 use crate::{Error, Result};
+use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -117,6 +122,15 @@ pub trait Communicator: Send + Sync {
             piece.iter_mut().zip(f32_values(&bytes)).for_each(|(value, received)| *value = received);
         }
         Ok(())
+    }
+
+    /// Replace a contiguous tensor of f32 on a GPU by the sum of those of all ranks, or with `root` by that of this rank, without the way through
+    /// main memory. Whether that was done: a communicator that cannot leaves the tensor as it is, and so does every other rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`]; errors of the GPU.
+    fn exchange_on_device(&self, _tensor: &Tensor, _root: Option<usize>) -> Result<bool> {
+        Ok(false)
     }
 
     /// Whether the terms and the sums of [`Communicator::all_reduce_sum`] are rounded to bf16 and sent as that. A communicator may ignore it.

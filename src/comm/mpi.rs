@@ -73,6 +73,9 @@ pub(super) struct MpiRanks {
     processes: Vec<Process>,
     timeout: Duration,
     state: Mutex<State>,
+    /// Joined by the first exchange between GPUs.
+    #[cfg(feature = "nccl")]
+    nccl: std::sync::OnceLock<super::nccl::NcclRanks>,
 }
 
 // SAFETY: MPI is initialised for calls of any thread, one at a time, and `state` is locked around every call.
@@ -131,7 +134,15 @@ impl MpiRanks {
         let (rank, size) = (rank as usize, size as usize);
         let state = State { failures: vec![None; size], ..State::default() };
         let processes = vec![Process::default(); size];
-        let mut ranks = MpiRanks { world, rank, processes, timeout, state: Mutex::new(state) };
+        let mut ranks = MpiRanks {
+            world,
+            rank,
+            processes,
+            timeout,
+            state: Mutex::new(state),
+            #[cfg(feature = "nccl")]
+            nccl: std::sync::OnceLock::new(),
+        };
         let processes = ranks.all_gather(&encode(&Process::own()?)?)?;
         ranks.processes = processes.iter().map(|process| decode(process)).collect::<Result<_>>()?;
         Ok(ranks)
@@ -480,6 +491,19 @@ impl Communicator for MpiRanks {
             values.iter_mut().zip(f32_values(&all)).for_each(|(value, received)| *value = received);
         }
         Ok(())
+    }
+
+    #[cfg(feature = "nccl")]
+    fn exchange_on_device(&self, tensor: &candle_core::Tensor, root: Option<usize>) -> Result<bool> {
+        let candle_core::Device::Cuda(device) = tensor.device() else { return Ok(false) };
+        let nccl = match self.nccl.get() {
+            Some(nccl) => nccl,
+            None => {
+                let joined = super::nccl::NcclRanks::join(self, device)?;
+                self.nccl.get_or_init(|| joined)
+            }
+        };
+        nccl.exchange(tensor, root).map(|()| true)
     }
 
     fn round_gradients(&self, on: bool) {

@@ -9,6 +9,7 @@ use super::result::DynamicsResult;
 use super::run::{DynamicsRequest, run};
 use super::samples::{DynamicsSample, ResponseSource};
 use crate::Result;
+use crate::comm::{Communicator, Single, threads};
 use crate::eval::bench::BenchmarkSpec;
 use crate::model::init::{Preset, write_checkpoint};
 use base64::Engine as _;
@@ -24,7 +25,7 @@ impl DynamicsObserver for Quiet {
         self.0.push(what.to_string());
     }
 
-    fn samples(&mut self, _set: &str, done: usize, total: usize) {
+    fn samples(&mut self, done: usize, total: usize) {
         assert!(done <= total);
     }
 
@@ -91,8 +92,12 @@ fn prepare() -> tempfile::TempDir {
 }
 
 fn measure(request: &DynamicsRequest) -> Result<(DynamicsResult, Vec<String>)> {
+    measure_as(request, &Single)
+}
+
+fn measure_as(request: &DynamicsRequest, comm: &dyn Communicator) -> Result<(DynamicsResult, Vec<String>)> {
     let mut told = Quiet(Vec::new());
-    run(request, &Device::Cpu, &mut told).map(|found| (found, told.0))
+    run(request, &Device::Cpu, comm, &mut told).map(|found| (found, told.0))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: PathBuf) -> Vec<T> {
@@ -143,7 +148,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     assert!(told.is_empty() && fs::read(whole.out.join(DYNAMICS_JSON)).unwrap() == result);
     assert_eq!(again.checkpoints.len(), 2);
 
-    // One checkpoint first, stopped in the middle of a line, then the other.
+    // One checkpoint first, stopped in the middle of a line, then the other on three ranks.
     let mut part = request(dir.path(), "part");
     part.models.pop();
     measure(&part).unwrap();
@@ -151,7 +156,9 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     fs::write(part.out.join(PAIRS), &text[..text.len() * 2 / 3]).unwrap();
     fs::remove_file(part.out.join(DYNAMICS_JSON)).unwrap();
     part.models = whole.models.clone();
-    measure(&part).unwrap();
+    for found in threads::run(3, |comm| measure_as(&part, comm)) {
+        assert_eq!(format!("{:?}", found.unwrap().0), format!("{again:?}"), "every rank has the result");
+    }
     for name in [PAIRS, SAMPLES, ON_POLICY, DYNAMICS_JSON] {
         assert_eq!(fs::read(part.out.join(name)).unwrap(), fs::read(whole.out.join(name)).unwrap(), "{name}");
     }

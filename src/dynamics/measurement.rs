@@ -1,5 +1,5 @@
 //! A measurement at work: score the samples with the base, measure the pairs under each checkpoint, let it sample, summarize. Finished parts are
-//! read and not repeated, so the same command resumes.
+//! read and not repeated, so the same command resumes. Each rank scores and measures whole batches, as one process does.
 
 use super::influence::{InfluenceConfig, influences};
 use super::kl_regression::KlAndForgetting;
@@ -10,6 +10,7 @@ use super::perplexity::{Perplexity, bin_edges};
 use super::result::{CheckpointResult, DynamicsResult, SampleSetResult};
 use super::samples::{BATCH, DynamicsSample, ResponseSource, SampleRole, SampleSet};
 use super::stepper::Stepper;
+use crate::comm::{Communicator, RootLog};
 use crate::forgetting::ModelRef;
 use crate::io::jsonl::JsonlLog;
 use crate::model::{Model, ModelLoader, lora};
@@ -21,8 +22,8 @@ use std::path::{Path, PathBuf};
 pub trait DynamicsObserver {
     /// A stage begins.
     fn stage(&mut self, what: &str);
-    /// Samples scored by the base.
-    fn samples(&mut self, set: &str, done: usize, total: usize);
+    /// Samples of all sets scored by the base.
+    fn samples(&mut self, done: usize, total: usize);
     /// Pairs measured under a checkpoint.
     fn pairs(&mut self, model: &str, done: usize, total: usize);
 }
@@ -53,6 +54,8 @@ pub struct PreparedMeasurement<'a> {
     pub hashes: Vec<String>,
     /// Where the results are written.
     pub directory: DynamicsDir,
+    /// The ranks that measure.
+    pub comm: &'a dyn Communicator,
 }
 
 /// One training sample and the prior samples paired with it, under one checkpoint.
@@ -64,6 +67,15 @@ struct PairBatch {
     u: usize,
     /// Set and number of each prior sample.
     vs: Vec<(usize, usize)>,
+}
+
+/// How many batches of these sizes are whole in the first `lines` lines, and how many lines these batches have.
+fn whole_batches(sizes: impl Iterator<Item = usize>, lines: usize) -> (usize, usize) {
+    let ends = sizes.scan(0, |end, size| {
+        *end += size;
+        Some(*end)
+    });
+    ends.take_while(|end| *end <= lines).fold((0, 0), |(batches, _), end| (batches + 1, end))
 }
 
 impl PreparedMeasurement<'_> {
@@ -83,50 +95,38 @@ impl PreparedMeasurement<'_> {
         loader: &ModelLoader,
         progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Vec<DynamicsSample>>> {
-        let (mut log, mut lines) = JsonlLog::open::<DynamicsSample>(&self.directory.file(SAMPLES))?;
-        let expected: Vec<(usize, usize)> =
-            self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
-        if lines.len() > expected.len() {
-            return Err(log.unexpected_line(expected.len(), "the end"));
-        }
-        for (at, (line, &(set, i))) in lines.iter().zip(&expected).enumerate() {
-            let set = &self.sets[set];
-            if (line.kind, line.set.as_str(), line.index) != (set.kind, set.name(), i) {
-                return Err(log.unexpected_line(at, &format!("example {i} of {}", set.name())));
-            }
-        }
-        let mut base = None;
-        let mut start = 0;
-        for set in &self.sets {
-            for (piece, examples) in set.chosen.chunks(BATCH).enumerate() {
-                let (at, total) = (piece * BATCH, set.chosen.len());
-                // An incomplete batch is scored again as a whole, so that batches do not depend on where a run was stopped.
-                if lines.len() >= start + at + examples.len() {
-                    continue;
+        let of_sets = self.sets.iter().flat_map(|set| set.chosen.chunks(BATCH).map(move |examples| (set, examples)));
+        let batches: Vec<(&SampleSet, &[usize])> = of_sets.collect();
+        // An incomplete batch is scored again as a whole, so that batches do not depend on where a run was stopped.
+        let whole = |lines| whole_batches(batches.iter().map(|(_, examples)| examples.len()), lines);
+        let mut log = RootLog::open(&self.directory.file(SAMPLES), self.comm, |log, lines: &[DynamicsSample]| {
+            let mut expected = batches.iter().flat_map(|&(set, examples)| examples.iter().map(move |&i| (set, i)));
+            for (at, line) in lines.iter().enumerate() {
+                let Some((set, i)) = expected.next() else { return Err(log.unexpected_line(at, "the end")) };
+                if (line.kind, line.set.as_str(), line.index) != (set.kind, set.name(), i) {
+                    return Err(log.unexpected_line(at, &format!("example {i} of {}", set.name())));
                 }
-                lines.truncate(start + at);
-                log.truncate(lines.len())?;
-                if base.is_none() {
-                    progress.stage(&format!("base: {}", self.base_dir.display()));
-                    base = Some(self.load(self.base_dir, loader)?);
-                }
-                let Some(model) = &base else { continue };
-                progress.samples(set.name(), at, total);
-                let samples = set.samples(model, examples)?;
-                log.append(&samples)?;
-                lines.extend(samples);
-                progress.samples(set.name(), at + examples.len(), total);
             }
-            start += set.chosen.len();
+            Ok(whole(lines.len()).1)
+        })?;
+        let left = &batches[whole(log.lines.len()).0..];
+        if !left.is_empty() {
+            progress.stage(&format!("base: {}", self.base_dir.display()));
+            let base = self.load(self.base_dir, loader)?;
+            let total = self.sets.iter().map(|set| set.chosen.len()).sum();
+            progress.samples(log.lines.len(), total);
+            self.comm.in_rounds(
+                left,
+                |(set, examples)| set.samples(&base, examples),
+                |samples| {
+                    log.append(samples)?;
+                    progress.samples(log.lines.len(), total);
+                    Ok(())
+                },
+            )?;
         }
-        let mut rest = lines.as_slice();
-        let mut samples = Vec::with_capacity(self.sets.len());
-        for set in &self.sets {
-            let (own, after) = rest.split_at_checked(set.chosen.len()).unwrap_or((rest, &[]));
-            samples.push(own.to_vec());
-            rest = after;
-        }
-        Ok(samples)
+        let mut lines = log.lines.into_iter();
+        Ok(self.sets.iter().map(|set| lines.by_ref().take(set.chosen.len()).collect()).collect())
     }
 
     /// All pairs, in the order in which they are measured.
@@ -155,33 +155,37 @@ impl PreparedMeasurement<'_> {
         progress: &mut dyn DynamicsObserver,
     ) -> Result<(Vec<Pair>, Vec<OnPolicySample>)> {
         let mut own = self.on_policy_log()?;
-        let (mut log, mut lines) = JsonlLog::open::<Pair>(&self.directory.file(PAIRS))?;
         let batches = self.batches();
-        let (done, whole) = self.resume(&log, &lines, &batches, samples)?;
-        lines.truncate(whole);
-        log.truncate(whole)?;
-        let mut batches = batches[done..].iter().peekable();
+        let whole = |lines| whole_batches(batches.iter().map(|batch| batch.vs.len()), lines);
+        let mut log = RootLog::open(&self.directory.file(PAIRS), self.comm, |log, lines: &[Pair]| {
+            self.check_pairs(log, lines, &batches, samples)?;
+            Ok(whole(lines.len()).1)
+        })?;
+        let total = batches.iter().filter(|batch| batch.checkpoint == 0).map(|batch| batch.vs.len()).sum::<usize>();
+        let mut left = &batches[whole(log.lines.len()).0..];
         for checkpoint in 0..self.checkpoints.len() {
-            let pairs_left = batches.peek().is_some_and(|batch| batch.checkpoint == checkpoint);
+            let here = left.iter().take_while(|batch| batch.checkpoint == checkpoint).count();
+            let (here, later) = left.split_at(here);
+            left = later;
             let unsampled = own.as_ref().is_some_and(|own| !own.has(checkpoint));
-            if !pairs_left && !unsampled {
+            if here.is_empty() && !unsampled {
                 continue;
             }
             let (dir, name) = (&self.models[checkpoint], &self.checkpoints[checkpoint].name);
             progress.stage(&format!("checkpoint {} of {}: {}", checkpoint + 1, self.checkpoints.len(), dir.display()));
             let model = self.load(dir, loader)?;
             let stepper = Stepper::new(&model)?;
-            let of_checkpoint = |pairs: &[Pair]| pairs.iter().filter(|p| p.checkpoint == checkpoint).count();
-            let (before, total) = (of_checkpoint(&lines), self.pairs_of_a_checkpoint());
-            let mut measured = before;
-            progress.pairs(name, measured, total);
-            while let Some(batch) = batches.next_if(|batch| batch.checkpoint == checkpoint) {
-                let pairs = self.measure_batch(&stepper, batch, samples)?;
-                measured += pairs.len();
-                log.append(&pairs)?;
-                lines.extend(pairs);
-                progress.pairs(name, measured, total);
-            }
+            let measured = |lines: &[Pair]| lines.iter().filter(|pair| pair.checkpoint == checkpoint).count();
+            progress.pairs(name, measured(&log.lines), total);
+            self.comm.in_rounds(
+                here,
+                |batch| self.measure_batch(&stepper, batch, samples),
+                |pairs| {
+                    log.append(pairs)?;
+                    progress.pairs(name, measured(&log.lines), total);
+                    Ok(())
+                },
+            )?;
             if let Some(own) = own.as_mut().filter(|_| unsampled) {
                 progress.stage(&format!("responses of {name}, and how likely the base finds them"));
                 let responses = own.sample(&model)?;
@@ -191,7 +195,7 @@ impl PreparedMeasurement<'_> {
                 own.score((checkpoint, name), responses, &self.load(self.base_dir, loader)?)?;
             }
         }
-        Ok((lines, own.map(OnPolicyLog::into_lines).unwrap_or_default()))
+        Ok((log.lines, own.map(OnPolicyLog::into_lines).unwrap_or_default()))
     }
 
     /// The responses that checkpoints sample, if they are asked for.
@@ -200,40 +204,29 @@ impl PreparedMeasurement<'_> {
         let set = self.sets.iter().find(|set| set.kind == SampleRole::Train && set.name() == wanted);
         let set = set.ok_or_else(|| Error::failed(format!("--on-policy {wanted}: no such training data")))?;
         let path = self.directory.file(ON_POLICY);
-        OnPolicyLog::open(&path, set, &self.checkpoints, self.config.seed).map(Some)
+        OnPolicyLog::open(&path, set, &self.checkpoints, self.config.seed, self.comm).map(Some)
     }
 
-    fn pairs_of_a_checkpoint(&self) -> usize {
-        self.batches().iter().filter(|batch| batch.checkpoint == 0).map(|batch| batch.vs.len()).sum()
-    }
-
-    /// Check that the pairs on disk are the first of the pairs to measure, and drop an incomplete batch. Returns the number of complete batches.
-    fn resume(
+    /// Check that the pairs on disk are the first of the pairs to measure.
+    fn check_pairs(
         &self,
         log: &JsonlLog,
         lines: &[Pair],
         batches: &[PairBatch],
         samples: &[Vec<DynamicsSample>],
-    ) -> Result<(usize, usize)> {
-        let (mut at, mut done) = (0, 0);
-        for batch in batches {
-            for (number, &(set, v)) in batch.vs.iter().enumerate() {
-                let Some(line) = lines.get(at + number) else { return Ok((done, at)) };
-                let (regime, prior) = (self.sets[batch.regime].name(), self.sets[set].name());
-                let (u, v) = (&samples[batch.regime][batch.u].id, &samples[set][v].id);
-                let found = (line.checkpoint, line.regime.as_str(), line.prior.as_str(), line.pair, &line.u, &line.v);
-                if found != (batch.checkpoint, regime, prior, batch.index, u, v) {
-                    let expected = format!("pair {} of {regime} and {prior} ({u}, {v})", batch.index);
-                    return Err(log.unexpected_line(at + number, &expected));
-                }
+    ) -> Result<()> {
+        let mut expected = batches.iter().flat_map(|batch| batch.vs.iter().map(move |&v| (batch, v)));
+        for (at, line) in lines.iter().enumerate() {
+            let Some((batch, (set, v))) = expected.next() else { return Err(log.unexpected_line(at, "the end")) };
+            let (regime, prior) = (self.sets[batch.regime].name(), self.sets[set].name());
+            let (u, v) = (&samples[batch.regime][batch.u].id, &samples[set][v].id);
+            let found = (line.checkpoint, line.regime.as_str(), line.prior.as_str(), line.pair, &line.u, &line.v);
+            if found != (batch.checkpoint, regime, prior, batch.index, u, v) {
+                let expected = format!("pair {} of {regime} and {prior} ({u}, {v})", batch.index);
+                return Err(log.unexpected_line(at, &expected));
             }
-            at += batch.vs.len();
-            done += 1;
         }
-        if lines.len() > at {
-            return Err(log.unexpected_line(at, "the end"));
-        }
-        Ok((done, at))
+        Ok(())
     }
 
     fn measure_batch(

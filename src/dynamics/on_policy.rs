@@ -4,8 +4,8 @@
 use super::perplexity::{PartPerplexity, Perplexity};
 use super::samples::{BATCH, DynamicsSample, ResponseSource, SampleSet};
 use crate::Result;
+use crate::comm::{Communicator, RootLog};
 use crate::forgetting::ModelRef;
-use crate::io::jsonl::JsonlLog;
 use crate::model::{Predictor, SamplingParams};
 use crate::sampling::LocalModel;
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,8 @@ impl OnPolicyResult {
 pub struct OnPolicyLog<'a> {
     set: &'a SampleSet,
     seed: u64,
-    log: JsonlLog,
-    lines: Vec<OnPolicySample>,
+    comm: &'a dyn Communicator,
+    log: RootLog<OnPolicySample>,
 }
 
 impl<'a> OnPolicyLog<'a> {
@@ -56,33 +56,40 @@ impl<'a> OnPolicyLog<'a> {
     ///
     /// # Errors
     /// An input error that names a line that is none of these responses.
-    pub fn open(path: &Path, set: &'a SampleSet, checkpoints: &[ModelRef], seed: u64) -> Result<OnPolicyLog<'a>> {
-        let (mut log, mut lines) = JsonlLog::open::<OnPolicySample>(path)?;
-        let each = set.chosen.len();
-        for (at, line) in lines.iter().enumerate() {
-            let (checkpoint, example) = (at / each.max(1), set.chosen.get(at % each.max(1)));
-            let known = checkpoint < checkpoints.len() && line.checkpoint == checkpoint;
-            if !known || Some(&line.sample.index) != example {
-                let expected = match (checkpoints.get(checkpoint), example) {
-                    (Some(model), Some(i)) => {
-                        format!("the response of {} to example {i} of {}", model.name, set.name())
-                    }
-                    _ => "the end".into(),
-                };
-                return Err(log.unexpected_line(at, &expected));
+    pub fn open(
+        path: &Path,
+        set: &'a SampleSet,
+        checkpoints: &[ModelRef],
+        seed: u64,
+        comm: &'a dyn Communicator,
+    ) -> Result<OnPolicyLog<'a>> {
+        let log = RootLog::open(path, comm, |log, lines: &[OnPolicySample]| {
+            let each = set.chosen.len();
+            for (at, line) in lines.iter().enumerate() {
+                let (checkpoint, example) = (at / each.max(1), set.chosen.get(at % each.max(1)));
+                let known = checkpoint < checkpoints.len() && line.checkpoint == checkpoint;
+                if !known || Some(&line.sample.index) != example {
+                    let expected = match (checkpoints.get(checkpoint), example) {
+                        (Some(model), Some(i)) => {
+                            format!("the response of {} to example {i} of {}", model.name, set.name())
+                        }
+                        _ => "the end".into(),
+                    };
+                    return Err(log.unexpected_line(at, &expected));
+                }
             }
-        }
-        lines.truncate(lines.len() / each.max(1) * each);
-        log.truncate(lines.len())?;
-        Ok(OnPolicyLog { set, seed, log, lines })
+            Ok(lines.len() / each.max(1) * each)
+        })?;
+        Ok(OnPolicyLog { set, seed, comm, log })
     }
 
     /// Whether the responses of this checkpoint are there.
     pub fn has(&self, checkpoint: usize) -> bool {
-        self.lines.len() >= (checkpoint + 1) * self.set.chosen.len()
+        self.log.lines.len() >= (checkpoint + 1) * self.set.chosen.len()
     }
 
-    /// A response of `model` to each prompt at temperature 1, with its log-probability under it. No token is excluded.
+    /// A response of `model` to each prompt at temperature 1, with its log-probability under it. No token is excluded. Each rank samples whole
+    /// batches.
     pub fn sample(&self, model: &dyn Predictor) -> Result<Vec<DynamicsSample>> {
         let responder = LocalModel::unrestricted(model, self.set.prepared.codec()?);
         let max_new_tokens = self.set.prepared.sampling.max_new_tokens;
@@ -95,15 +102,20 @@ impl<'a> OnPolicyLog<'a> {
             seed: self.seed,
         };
         let mut samples = Vec::with_capacity(self.set.chosen.len());
-        for examples in self.set.chosen.chunks(BATCH) {
+        let respond = |examples: &&[usize]| {
             let responses = self.set.sample(&responder, examples, &sampling, "dynamics on-policy")?;
             let responses = responses.into_iter().map(|response| (ResponseSource::Checkpoint, response)).collect();
-            samples.extend(self.set.score(model, examples, responses)?);
-        }
+            self.set.score(model, examples, responses)
+        };
+        let batches: Vec<&[usize]> = self.set.chosen.chunks(BATCH).collect();
+        self.comm.in_rounds(&batches, respond, |batch| {
+            samples.extend(batch);
+            Ok(())
+        })?;
         Ok(samples)
     }
 
-    /// Score what the checkpoint with this number and name sampled with the base, and write it down.
+    /// Score what the checkpoint with this number and name sampled with the base, and write it down. Each rank scores whole batches.
     pub fn score(
         &mut self,
         (checkpoint, name): (usize, &str),
@@ -111,23 +123,25 @@ impl<'a> OnPolicyLog<'a> {
         base: &dyn Predictor,
     ) -> Result<()> {
         let mut lines = Vec::with_capacity(samples.len());
-        for (examples, own) in self.set.chosen.chunks(BATCH).zip(samples.chunks(BATCH)) {
+        let score = |(examples, own): &(&[usize], &[DynamicsSample])| -> Result<Vec<OnPolicySample>> {
             let responses = own.iter().map(|own| (own.origin, own.token_ids.clone())).collect();
             let under_base = self.set.score(base, examples, responses)?;
-            lines.extend(own.iter().zip(under_base).map(|(own, sample)| OnPolicySample {
-                checkpoint,
-                model: name.to_string(),
-                own_nats: own.nats,
-                sample,
-            }));
-        }
-        self.log.append(&lines)?;
-        self.lines.extend(lines);
-        Ok(())
+            let line = |(own, sample): (&DynamicsSample, _)| {
+                let (model, own_nats) = (name.to_string(), own.nats);
+                OnPolicySample { checkpoint, model, own_nats, sample }
+            };
+            Ok(own.iter().zip(under_base).map(line).collect())
+        };
+        let batches: Vec<_> = self.set.chosen.chunks(BATCH).zip(samples.chunks(BATCH)).collect();
+        self.comm.in_rounds(&batches, score, |batch| {
+            lines.extend(batch);
+            Ok(())
+        })?;
+        self.log.append(lines)
     }
 
     /// All responses.
     pub fn into_lines(self) -> Vec<OnPolicySample> {
-        self.lines
+        self.log.lines
     }
 }

@@ -13,6 +13,7 @@
 use super::influence::InfluenceConfig;
 use super::pairing::Pair;
 use crate::Result;
+use crate::comm::Communicator;
 use crate::forgetting::ModelRef;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
@@ -94,11 +95,11 @@ pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
     jsonl::read(&dir.join(PAIRS))
 }
 
-/// The directory of one measurement. No other process measures into it.
+/// The directory of one measurement. Of several ranks, rank 0 alone reads and writes there; no other process does.
 #[derive(Debug)]
 pub struct DynamicsDir {
     path: PathBuf,
-    _lock: LockFile,
+    _lock: Option<LockFile>,
 }
 
 impl DynamicsDir {
@@ -107,23 +108,34 @@ impl DynamicsDir {
     ///
     /// # Errors
     /// An input error if the directory holds something else, or another process has it; it names what differs.
-    pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<DynamicsDir> {
+    pub fn open(
+        path: &Path,
+        key: MeasurementKey,
+        checkpoints: &[ModelRef],
+        fresh: bool,
+        comm: &dyn Communicator,
+    ) -> Result<DynamicsDir> {
+        let lock = comm.root_alone(|| DynamicsDir::prepare(path, key, checkpoints, fresh))?;
+        Ok(DynamicsDir { path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// Lock the directory and see that it belongs to this measurement.
+    fn prepare(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<LockFile> {
         let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, ON_POLICY, KEY];
         let what = "measurement of learning dynamics";
         let is_own = |name: &str| own.contains(&name);
         let content = Growing { what, doing: "measuring learning dynamics", mark: Some(KEY), own: &is_own };
         let lock = output_dir::open(path, &content)?;
-        let directory = DynamicsDir { path: path.to_path_buf(), _lock: lock };
         if fresh {
             // Remove the result first, so that an interrupted removal never looks finished.
-            own.iter().try_for_each(|name| directory.remove(name))?;
+            own.iter().try_for_each(|name| files::remove_if_exists(&path.join(name)))?;
         }
         let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
-        let key_path = directory.file(KEY);
-        let begun = own.iter().any(|name| directory.file(name).exists());
+        let key_path = path.join(KEY);
+        let begun = own.iter().any(|name| path.join(name).exists());
         let Some(found) = output_dir::read_key::<KeyFile>(&key_path, what, begun)? else {
             files::write_json(&key_path, &about)?;
-            return Ok(directory);
+            return Ok(lock);
         };
         let mut parts = named_differences(&found.key, &about.key);
         let differ = found.checkpoints.iter().zip(checkpoints).find(|(a, b)| a.hash != b.hash);
@@ -136,25 +148,22 @@ impl DynamicsDir {
             return Err(output_dir::holds_another(path, what, &parts, "", ""));
         }
         if found.checkpoints.len() < checkpoints.len() {
-            directory.remove(DYNAMICS_JSON)?;
+            files::remove_if_exists(&path.join(DYNAMICS_JSON))?;
             files::write_json(&key_path, &about)?;
         }
-        Ok(directory)
+        Ok(lock)
     }
 
     /// Path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        files::remove_if_exists(&self.file(name))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::Single;
     use crate::tasks::benchmarks::Pixels;
 
     fn key(eta: f64, data: &str) -> MeasurementKey {
@@ -182,7 +191,7 @@ mod tests {
     fn the_same_measurement_goes_on_and_takes_more_checkpoints_and_another_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let open = |key: MeasurementKey, names: &[&str], fresh: bool| {
-            DynamicsDir::open(dir.path(), key, &models(names), fresh)
+            DynamicsDir::open(dir.path(), key, &models(names), fresh, &Single)
         };
         let opened = open(key(0.1, "d"), &["a"], false).unwrap();
         let result = opened.file(DYNAMICS_JSON);
@@ -212,10 +221,10 @@ mod tests {
     fn a_directory_of_something_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("holiday.txt"), "").unwrap();
-        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
+        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true, &Single).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("not empty"), "{error}");
         std::fs::write(dir.path().join(KEY), "{\"key\": 1}").unwrap();
-        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
+        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false, &Single).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(KEY), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use super::pairing::choose;
 use super::result::DynamicsResult;
 use super::samples::{BATCH, SampleRole, SampleSet};
 use super::write::write;
+use crate::comm::Communicator;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
 use crate::io::files;
@@ -17,6 +18,7 @@ use crate::sampling::{SamplePlan, sampling_flags};
 use crate::train::check_parts;
 use crate::{Error, Result};
 use candle_core::Device;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// What to measure.
@@ -42,20 +44,27 @@ pub struct DynamicsRequest {
     pub fresh: bool,
 }
 
-/// Measure what is missing, summarize, and write the result.
+/// Measure what is missing, summarize, and write the result. Every rank calls it; one that gets an error must end the others
+/// ([`Communicator::abort`]).
 ///
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, data that cannot be read, training samples without a
-/// response, models that do not read prompts alike, comparisons of different bases or benchmarks, an output directory with other files.
-pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<DynamicsResult> {
+/// response, models that do not read prompts alike, comparisons of different bases or benchmarks, an output directory with other files, ranks
+/// that differ.
+pub fn run(
+    request: &DynamicsRequest,
+    device: &Device,
+    comm: &dyn Communicator,
+    progress: &mut dyn DynamicsObserver,
+) -> Result<DynamicsResult> {
     let kl = request.kl()?;
-    let work = request.prepare()?;
+    let work = request.prepare(device, comm)?;
     // Checkpoints with the same base share its weights.
     let loader = ModelLoader::new(device, ComputeDtype::F32);
     let samples = work.score_samples(&loader, progress)?;
     let (pairs, own) = work.measure(&loader, &samples, progress)?;
     let found = work.summarize(&samples, &pairs, &own, kl);
-    write(&request.out, &found)?;
+    comm.on_root(|| write(&request.out, &found))?;
     Ok(found)
 }
 
@@ -107,7 +116,7 @@ impl DynamicsRequest {
     }
 
     /// Check names, files and models, before any weights are loaded.
-    fn prepare(&self) -> Result<PreparedMeasurement<'_>> {
+    fn prepare<'a>(&'a self, device: &Device, comm: &'a dyn Communicator) -> Result<PreparedMeasurement<'a>> {
         self.check()?;
         self.check_sets()?;
         for model in std::iter::once(&self.base).chain(&self.models) {
@@ -152,7 +161,10 @@ impl DynamicsRequest {
             train: keys(SampleRole::Train),
             prior: keys(SampleRole::Prior),
         };
-        let directory = DynamicsDir::open(&self.out, key, &checkpoints, self.fresh)?;
+        let hashes_of_checkpoints: Vec<_> = checkpoints.iter().map(|model| (&model.name, &model.hash)).collect();
+        let on_a_cpu = device.is_cpu();
+        comm.check_same(&json!({ "measurement": key, "checkpoints": hashes_of_checkpoints, "on a CPU": on_a_cpu }))?;
+        let directory = DynamicsDir::open(&self.out, key, &checkpoints, self.fresh, comm)?;
         Ok(PreparedMeasurement {
             config: &self.config,
             base_dir: &self.base,
@@ -162,6 +174,7 @@ impl DynamicsRequest {
             sets,
             hashes,
             directory,
+            comm,
         })
     }
 

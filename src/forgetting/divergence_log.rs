@@ -1,14 +1,13 @@
 //! The divergence on one set of prompts, on disk: a line for each prompt, written batch by batch, so that an interrupted measurement
 //! resumes.
 
-use crate::comm::Communicator;
+use crate::Result;
+use crate::comm::{Communicator, RootLog};
 use crate::eval::{BATCH, PromptDivergence};
 use crate::io::json::named_differences;
-use crate::io::jsonl::JsonlLog;
 use crate::io::{files, lock, output_dir};
 use crate::model::ComputeDtype;
 use crate::tasks::benchmarks::Protocol;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -50,87 +49,49 @@ impl DivergenceKey {
     }
 }
 
-/// The file of one set. Of several ranks, rank 0 alone reads and writes it.
-#[derive(Debug)]
-pub struct DivergenceLog {
-    log: Option<JsonlLog>,
-    /// What is there already.
-    pub lines: Vec<PromptDivergence>,
-}
-
-impl DivergenceLog {
-    /// Open `dir/<name>.jsonl` for these examples, of which some have a gold answer, making it if need be. What an interrupted run has left is cut
-    /// back to whole batches; so are lines that an earlier version wrote without the gold answer, which are measured again. With `fresh`, the
-    /// file is removed.
-    ///
-    /// # Errors
-    /// An input error if the file is of another measurement, or ranks have other keys.
-    pub fn open(
-        dir: &Path,
-        name: &str,
-        key: &DivergenceKey,
-        wanted: (&[usize], &[bool]),
-        fresh: bool,
-        comm: &dyn Communicator,
-    ) -> Result<DivergenceLog> {
-        comm.check_same(key)?;
-        let mut log = None;
-        let lines = comm.on_root(|| {
-            let (opened, lines) = DivergenceLog::prepare(dir, name, key, wanted, fresh)?;
-            log = Some(opened);
-            Ok(lines)
-        })?;
-        Ok(DivergenceLog { log, lines })
-    }
-
-    /// The open file, and the lines in it.
-    fn prepare(
-        dir: &Path,
-        name: &str,
-        key: &DivergenceKey,
-        (examples, has_gold): (&[usize], &[bool]),
-        fresh: bool,
-    ) -> Result<(JsonlLog, Vec<PromptDivergence>)> {
-        files::create_dir(dir)?;
-        // The caller has locked the directory above it.
-        lock::remove_temporaries(dir);
-        let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
-        if fresh {
-            for path in [&path, &key_path] {
-                files::remove_if_exists(path)?;
-            }
-        }
-        let other = |why: &str| {
-            Error::input(format!("{}: {why}; give another --out, or --fresh to start over", path.display()))
-        };
-        let what = format!("divergence {name}");
-        match output_dir::read_key::<DivergenceKey>(&key_path, &what, path.exists())? {
-            Some(found) => {
-                let differences = named_differences(&found, key);
-                if !differences.is_empty() {
-                    return Err(output_dir::holds_another(dir, &what, &differences, "", ""));
-                }
-            }
-            None => files::write_json(&key_path, key)?,
-        }
-        let (mut log, mut lines) = JsonlLog::open::<PromptDivergence>(&path)?;
+/// Open `dir/<name>.jsonl` for these examples, of which some have a gold answer. What an interrupted run has left is cut back to whole batches; so
+/// are lines that an earlier version wrote without the gold answer, which are measured again. With `fresh`, the file is removed.
+///
+/// # Errors
+/// An input error if the file is of another measurement, or ranks have other keys.
+pub fn open_log(
+    dir: &Path,
+    name: &str,
+    key: &DivergenceKey,
+    (examples, has_gold): (&[usize], &[bool]),
+    fresh: bool,
+    comm: &dyn Communicator,
+) -> Result<RootLog<PromptDivergence>> {
+    comm.check_same(key)?;
+    let path = dir.join(format!("{name}.jsonl"));
+    comm.on_root(|| prepare(dir, name, key, &path, fresh))?;
+    RootLog::open(&path, comm, |log, lines: &[PromptDivergence]| {
         if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {
-            return Err(other(&format!("line {} is about another example", at + 1)));
+            let expected = examples.get(at).map_or("the end".into(), |i| format!("example {i}"));
+            return Err(log.unexpected_line(at, &expected));
         }
         let without_gold = lines.iter().zip(has_gold).position(|(line, has_gold)| *has_gold && line.gold.is_none());
-        lines.truncate(without_gold.unwrap_or(lines.len()));
-        if lines.len() < examples.len() {
-            lines.truncate(lines.len() / BATCH * BATCH);
-        }
-        log.truncate(lines.len())?;
-        Ok((log, lines))
-    }
+        let usable = without_gold.unwrap_or(lines.len());
+        Ok(if usable < examples.len() { usable / BATCH * BATCH } else { usable })
+    })
+}
 
-    /// Append a batch, in one write.
-    pub fn append(&mut self, batch: Vec<PromptDivergence>) -> Result<()> {
-        self.log.as_mut().map_or(Ok(()), |log| log.append(&batch))?;
-        self.lines.extend(batch);
-        Ok(())
+/// Make the directory, and see that the file is of this measurement.
+fn prepare(dir: &Path, name: &str, key: &DivergenceKey, path: &Path, fresh: bool) -> Result<()> {
+    files::create_dir(dir)?;
+    // The caller has locked the directory above it.
+    lock::remove_temporaries(dir);
+    let key_path = dir.join(format!("{name}.key.json"));
+    if fresh {
+        [path, &key_path].into_iter().try_for_each(files::remove_if_exists)?;
+    }
+    let what = format!("divergence {name}");
+    let Some(found) = output_dir::read_key::<DivergenceKey>(&key_path, &what, path.exists())? else {
+        return files::write_json(&key_path, key);
+    };
+    match named_differences(&found, key) {
+        differences if differences.is_empty() => Ok(()),
+        differences => Err(output_dir::holds_another(dir, &what, &differences, "", "")),
     }
 }
 
@@ -178,20 +139,18 @@ mod tests {
     fn an_interrupted_file_goes_on_at_a_whole_batch() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let mut moved =
-            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
+        let mut moved = open_log(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         moved.append(batch(0..8)).unwrap();
         moved.append(batch(8..16)).unwrap();
         let path = dir.path().join("set.jsonl");
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
-        let mut moved =
-            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
+        let mut moved = open_log(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap();
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
         assert_eq!(
-            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap().lines,
+            open_log(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single).unwrap().lines,
             batch(0..20)
         );
     }
@@ -200,9 +159,8 @@ mod tests {
     fn lines_of_an_earlier_version_without_gold_answers_are_measured_again() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let open = |has_gold: &[bool]| {
-            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false, &Single).unwrap()
-        };
+        let open =
+            |has_gold: &[bool]| open_log(dir.path(), "set", &key(0), (&examples, has_gold), false, &Single).unwrap();
         let mut moved = open(&[false; 20]);
         [0..8, 8..16, 16..20].into_iter().for_each(|part| moved.append(batch(part)).unwrap());
         drop(moved);
@@ -216,22 +174,17 @@ mod tests {
     fn another_seed_and_another_example_are_refused_until_fresh() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single)
+        open_log(dir.path(), "set", &key(0), (&examples, &[false; 20]), false, &Single)
             .unwrap()
             .append(batch(0..8))
             .unwrap();
-        let error =
-            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false, &Single).unwrap_err();
+        let error = open_log(dir.path(), "set", &key(1), (&examples, &[false; 20]), false, &Single).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
-        let error =
-            DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false, &Single).unwrap_err();
-        assert!(error.to_string().contains("line 1"), "{error}");
+        let error = open_log(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false, &Single).unwrap_err();
+        assert!(error.to_string().contains("set.jsonl:1: example 1 was expected"), "{error}");
         assert!(
-            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true, &Single)
-                .unwrap()
-                .lines
-                .is_empty()
+            open_log(dir.path(), "set", &key(1), (&examples, &[false; 20]), true, &Single).unwrap().lines.is_empty()
         );
     }
 }

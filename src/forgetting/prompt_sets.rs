@@ -3,14 +3,14 @@
 //! They are those of the new task and of the benchmarks; or, where prior prompts are held out (`--prior`), those of the new task and the held-out
 //! ones. A score and a divergence on the same questions agree partly by construction; held-out prompts are in no scored benchmark.
 
-use super::divergence_log::{DivergenceKey, DivergenceLog};
+use super::divergence_log::{DivergenceKey, open_log};
 use super::family::family_of;
 use super::gold::GoldItem;
 use super::pairing::{ExampleLabel, FinishedEval};
 use super::result::NEW_TASK;
-use crate::comm::Communicator;
+use crate::comm::{Communicator, RootLog};
 use crate::eval::bench::PreparedBenchmark;
-use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, PromptRole, spread};
+use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, PromptDivergence, PromptRole, spread};
 use crate::io::hex;
 use crate::model::{ComputeDtype, Model, ModelLoader};
 use crate::sampling::{SamplingKey, ScoredResponse, hash_prompt};
@@ -148,7 +148,13 @@ impl<'a> PromptSet<'a> {
     }
 
     /// The file of what is measured already.
-    fn open(&self, dir: &Path, tuned_hash: &str, fresh: bool, comm: &dyn Communicator) -> Result<DivergenceLog> {
+    fn open(
+        &self,
+        dir: &Path,
+        tuned_hash: &str,
+        fresh: bool,
+        comm: &dyn Communicator,
+    ) -> Result<RootLog<PromptDivergence>> {
         let PromptSet { bench, key, examples, .. } = self;
         let divergence_key = DivergenceKey {
             code: DivergenceKey::code(),
@@ -163,7 +169,7 @@ impl<'a> PromptSet<'a> {
             seed: bench.sampling.seed,
             answers: hash_answers(examples.iter().filter_map(|&i| self.own_answer(i))),
         };
-        DivergenceLog::open(dir, &bench.name, &divergence_key, (examples, &self.has_gold), fresh, comm)
+        open_log(dir, &bench.name, &divergence_key, (examples, &self.has_gold), fresh, comm)
     }
 
     /// The base's greedy answer to an example, at index i where there is one answer per example. `None` if answers were sampled, or not at all.

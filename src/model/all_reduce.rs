@@ -39,11 +39,32 @@ pub(super) fn add_gradients(
         if counts.iter().sum::<usize>() == 0 {
             continue;
         }
-        let own = sets.iter().filter_map(|set| set.get(parameter)).map(numbers).collect::<Result<Vec<_>>>()?;
+        let own: Vec<&Tensor> = sets.iter().filter_map(|set| set.get(parameter)).collect();
+        if add_on_device(comm, parameter, &own)? {
+            continue;
+        }
+        let own = own.into_iter().map(numbers).collect::<Result<Vec<_>>>()?;
         let own: Vec<&[f32]> = own.iter().map(|own| &own[..]).collect();
         change(parameter, |sum, filled| comm.all_reduce_sum(sum, filled, &own, &counts))?;
     }
     Ok(())
+}
+
+/// Add up the gradients of all ranks where they are, on GPUs; whether that was done.
+fn add_on_device(comm: &dyn Communicator, parameter: &Parameter, own: &[&Tensor]) -> Result<bool> {
+    if in_main_memory(parameter.var.device()) {
+        return Ok(false);
+    }
+    // A copy: parameters may share a gradient.
+    let own = own.iter().try_fold(parameter.var.zeros_like()?, |sum, own| sum + *own)?;
+    if !comm.exchange_on_device(&own, None)? {
+        return Ok(false);
+    }
+    parameter.set_grad(Some(match parameter.grad() {
+        Some(before) => (before + own)?,
+        None => own,
+    }));
+    Ok(true)
 }
 
 /// Give the gradients of rank `root` to every rank.

@@ -1,7 +1,7 @@
 //! Scored responses on disk, one line each with what it answers, and where an interrupted run continues.
 
 use super::{SamplePlan, ScoredResponse};
-use crate::comm::Communicator;
+use crate::comm::{Communicator, RootLog};
 use crate::io::jsonl::{self, JsonlLog};
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -44,19 +44,16 @@ impl ResponseLog {
         batch: Option<usize>,
         comm: &dyn Communicator,
     ) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
-        let (samples, mut opened) = (plan.num_generations, None);
-        let responses = comm.on_root(|| {
-            let (mut log, mut responses) = JsonlLog::open::<ScoredResponse>(path)?;
-            if responses.len() < plan.examples(task) * samples {
-                let unit = samples * batch.unwrap_or(1);
-                responses.truncate(responses.len() / unit * unit);
+        let samples = plan.num_generations;
+        let RootLog { file, lines } = RootLog::open(path, comm, |_, responses: &[ScoredResponse]| {
+            let mut usable = responses.len();
+            if usable < plan.examples(task) * samples {
+                usable -= usable % (samples * batch.unwrap_or(1));
             }
-            check_order(path, &responses, task, samples)?;
-            log.truncate(responses.len())?;
-            opened = Some(log);
-            Ok(responses)
+            check_order(path, &responses[..usable], task, samples)?;
+            Ok(usable)
         })?;
-        Ok((ResponseLog(opened), responses))
+        Ok((ResponseLog(file), lines))
     }
 
     /// Append responses to examples of `task`, in one write.

@@ -161,6 +161,10 @@ impl<'a> AdamW<'a> {
             let value = slot.parameter.var.as_tensor();
             let owner = self.owner(slot);
             let is_own = owner == self.comm.rank();
+            if !in_main_memory(value.device()) && self.comm.exchange_on_device(value, Some(owner))? {
+                slot.parameter.sync_bf16_copy()?;
+                continue;
+            }
             let mut values = if is_own { nn::numbers(value)?.to_vec() } else { vec![0.0; value.elem_count()] };
             self.comm.broadcast_f32(owner, &mut values)?;
             if !is_own {

@@ -1,4 +1,4 @@
-//! Training and evaluation in several processes, started by a real `mpirun`: the same bytes for any number of them, and what becomes of the
+//! Training, evaluation and learning dynamics in several processes, started by a real `mpirun`: the same bytes for any number of them, and what becomes of the
 //! work when one of them is killed, hangs, fails, or differs from the others.
 
 use crate::command::{Line, done, jigsaw};
@@ -18,10 +18,21 @@ const RFT: &str = "--method rft --set train.steps=4 --set train.batch_size=5 --s
 /// So long that something can happen on the way.
 const LONG: &str = "--method sft --set train.steps=16 --set train.batch_size=14 --set eval.steps=0";
 const LONG_EVAL: &str = "eval --model model --data data --split train --temperature 1 --num-generations 30 --batch-size 1 --max-new-tokens 64";
+/// Pairs of training samples with puzzles and with questions that the base answers.
+const DYNAMICS: &str = "dynamics --model tuned --base model --train sft=data --prior own=data seen=seen.tsv \
+                        --prior-split train --pairs 9 --max-new-tokens 4";
 
 fn prepare(dir: &Path) {
     done(dir, "model init --preset tiny --out model");
     done(dir, "gen --images scenes --grid 1x2 --count 14 --out data");
+}
+
+/// Also what `DYNAMICS` needs.
+fn prepare_dynamics(dir: &Path) {
+    prepare(dir);
+    done(dir, "model init --preset tiny --seed 5 --out tuned");
+    let rows: String = (0..3).map(|i| format!("{i}\tIs there a {i}?\tyes\tyes-no\n")).collect();
+    std::fs::write(dir.join("seen.tsv"), format!("index\tquestion\tanswer\tscorer\n{rows}")).unwrap();
 }
 
 /// `mpirun` with words for it, for several programs with `:` between them.
@@ -298,11 +309,10 @@ fn assert_same_results(dir: &Path, one: &str, other: &str) {
 }
 
 #[test]
-fn evaluations_rollouts_and_scores_on_1_to_4_ranks_are_the_same_bytes() {
+fn evaluations_rollouts_scores_and_dynamics_on_1_to_4_ranks_are_the_same_bytes() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    prepare(dir);
-    done(dir, "model init --preset tiny --seed 5 --out tuned");
+    prepare_dynamics(dir);
     for (name, line) in [
         ("greedy", "eval --model model --data data --split train --batch-size 2 --max-new-tokens 8"),
         (
@@ -316,6 +326,7 @@ fn evaluations_rollouts_and_scores_on_1_to_4_ranks_are_the_same_bytes() {
             "rollout --model model --data data --batch-size 2 --num-generations 3 --max-new-tokens 80 --keep all",
         ),
         ("score", "score --model model --data data --split train --batch-size 2"),
+        ("dynamics", &format!("{DYNAMICS} --on-policy sft")),
     ] {
         for ranks in 1..=4 {
             let output = on_ranks(dir, ranks, &format!("{line} --out {name}-{ranks}"));
@@ -329,19 +340,24 @@ fn evaluations_rollouts_and_scores_on_1_to_4_ranks_are_the_same_bytes() {
 }
 
 #[test]
-fn a_killed_rank_ends_an_evaluation_which_other_numbers_of_ranks_resume() {
+fn a_killed_rank_ends_an_evaluation_or_dynamics_which_other_numbers_of_ranks_resume() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().canonicalize().unwrap();
-    prepare(&dir);
-    let line = format!("{LONG_EVAL} --out run");
-    succeeds(&on_ranks(&dir, 1, &format!("{LONG_EVAL} --out whole")));
-    for (rank, then) in [(1, 4), (0, 1)] {
-        kill_one(&dir, rank, &line, "run/responses.jsonl");
-        assert!(!dir.join("run/result.json").exists());
-        let before = line_count(&dir.join("run/responses.jsonl"));
-        assert!(before >= 30 && before < line_count(&dir.join("whole/responses.jsonl")), "{before}");
-        succeeds(&on_ranks(&dir, then, &line));
-        assert_same_results(&dir, "whole", "run");
+    prepare_dynamics(&dir);
+    for (line, log, result) in
+        [(LONG_EVAL, "responses.jsonl", "result.json"), (DYNAMICS, "pairs.jsonl", "dynamics.json")]
+    {
+        let whole = format!("whole-{log}");
+        succeeds(&on_ranks(&dir, 1, &format!("{line} --out {whole}")));
+        let line = format!("{line} --out run");
+        for (rank, then) in [(1, 4), (0, 1)] {
+            kill_one(&dir, rank, &line, &format!("run/{log}"));
+            assert!(!dir.join("run").join(result).exists());
+            let before = line_count(&dir.join("run").join(log));
+            assert!(before >= 2 && before < line_count(&dir.join(&whole).join(log)), "{before}");
+            succeeds(&on_ranks(&dir, then, &line));
+            assert_same_results(&dir, &whole, "run");
+        }
     }
 }
 
@@ -349,7 +365,7 @@ fn a_killed_rank_ends_an_evaluation_which_other_numbers_of_ranks_resume() {
 fn ranks_that_differ_evaluate_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    prepare(dir);
+    prepare_dynamics(dir);
     prepare_others(dir);
     done(dir, "gen --images scenes --grid 1x2 --count 14 --seed 9 --out other-data");
     for (line, data) in [
@@ -366,6 +382,16 @@ fn ranks_that_differ_evaluate_nothing() {
         ];
         refuses_other_ranks(dir, line, &others);
     }
+    for name in ["tuned", "seen.tsv"] {
+        std::os::unix::fs::symlink(dir.join(name), dir.join("elsewhere").join(name)).unwrap();
+    }
+    let line = format!("{DYNAMICS} --out out");
+    let others = [
+        ("-wdir elsewhere PROGRAM", line.clone(), "measurement.base: "),
+        (PROGRAM, line.replace("sft=data", "sft=other-data"), "measurement.train.sft.data: "),
+        (PROGRAM, line.replace("pairs 9", "pairs 8"), "measurement.config.pairs: 9 -> 8"),
+    ];
+    refuses_other_ranks(dir, &line, &others);
 }
 
 #[test]

@@ -35,7 +35,7 @@ def run(command, env=None, limit=600):
     try:
         text = child.communicate(timeout=limit)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
-        raise Failed(f"{' '.join(command)}\nnot done after {limit} s") from None
+        raise Failed(f"{' '.join(command)}\nnot done in time (--limit)") from None
     finally:
         end(child)
         with open(read) as pipe:

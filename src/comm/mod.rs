@@ -15,6 +15,8 @@ pub mod launcher;
 mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
+#[cfg(feature = "mpi")]
+mod process;
 mod root_log;
 mod single;
 pub mod threads;

@@ -6,14 +6,12 @@
 //!
 //! While it waits, a rank looks for ranks that report a failure, for processes of its own host that have ended, and at the clock.
 
+use super::process::Process;
 use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_bytes, f32_values, share};
 use crate::io::running_time::RunningTime;
 use crate::{Error, Result};
 use half::bf16;
 use mpi_sys as ffi;
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
-use serde::{Deserialize, Serialize};
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -36,34 +34,6 @@ const MOST_SENT: usize = 32 << 20;
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two looks for what has gone wrong.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What a rank must know of another to name it and to see that it has ended.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Process {
-    host: String,
-    /// The process id, and the namespace in which it is one.
-    id: u32,
-    namespace: String,
-}
-
-impl Process {
-    fn own() -> Result<Process> {
-        let mut name = [0u8; ffi::MPI_MAX_PROCESSOR_NAME as usize];
-        let mut length = 0;
-        // SAFETY: the buffer has the length that MPI asks for.
-        check(unsafe { ffi::MPI_Get_processor_name(name.as_mut_ptr().cast(), &mut length) })?;
-        let host = String::from_utf8_lossy(&name[..length as usize]).into_owned();
-        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Process { host, id: std::process::id(), namespace })
-    }
-
-    /// Whether it runs where `other` runs and has ended.
-    fn has_ended(&self, other: &Process) -> bool {
-        let near = !self.namespace.is_empty() && (&self.host, &self.namespace) == (&other.host, &other.namespace);
-        let id = Pid::from_raw(self.id as i32).filter(|_| near);
-        id.is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
-    }
-}
 
 /// The ranks of an MPI job.
 pub(super) struct MpiRanks {
@@ -143,7 +113,7 @@ impl MpiRanks {
             #[cfg(feature = "nccl")]
             nccl: std::sync::OnceLock::new(),
         };
-        let processes = ranks.all_gather(&encode(&Process::own()?)?)?;
+        let processes = ranks.all_gather(&encode(&Process::own(host()?))?)?;
         ranks.processes = processes.iter().map(|process| decode(process)).collect::<Result<_>>()?;
         Ok(ranks)
     }
@@ -590,6 +560,15 @@ fn is_complete(message: &mut Message) -> Result<bool> {
     }
     message.expected.map_or(Ok(()), |expected| check_length(length as usize, expected))?;
     Ok(true)
+}
+
+/// The name of this machine, as MPI knows it.
+fn host() -> Result<String> {
+    let mut name = [0u8; ffi::MPI_MAX_PROCESSOR_NAME as usize];
+    let mut length = 0;
+    // SAFETY: the buffer has the length that MPI asks for.
+    check(unsafe { ffi::MPI_Get_processor_name(name.as_mut_ptr().cast(), &mut length) })?;
+    Ok(String::from_utf8_lossy(&name[..length as usize]).into_owned())
 }
 
 /// The error that an MPI function returns.

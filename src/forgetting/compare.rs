@@ -12,7 +12,7 @@
 //! The dataset that the models were trained for is a benchmark named `new-task`. Finished parts are read and not repeated, so the same
 //! command resumes.
 
-use super::family::family_of;
+use super::family::{common_family, family_of};
 use super::gate::GATE_MD;
 use super::gold::gold_changes;
 use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
@@ -337,7 +337,10 @@ impl ComparisonContext<'_> {
             let pairing = pair(base.clone(), tuned)?;
             let scorers: Vec<String> =
                 pairing.key.scorers.iter().map(|(name, version)| format!("{name} v{version}")).collect();
-            let title = BenchmarkTitle { name: bench.name.clone(), family: family(bench)?, scorer: scorers.join(", ") };
+            let (task, benchmark, scorer) = (bench.task(), bench.protocol.benchmark.as_deref(), &bench.protocol.scorer);
+            let families = (0..task.len()).map(|i| Ok(family_of(&*task.example(i)?, benchmark, scorer)));
+            let family = common_family(families, benchmark, scorer)?;
+            let title = BenchmarkTitle { name: bench.name.clone(), family, scorer: scorers.join(", ") };
             let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
         }
@@ -394,21 +397,6 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     };
     let n = (1..=longest).find(unique).unwrap_or(longest);
     all.iter().map(|parts| end(parts, n)).collect()
-}
-
-/// The family of a benchmark's examples; of those of several, the first that most are of.
-fn family(bench: &PreparedBenchmark) -> Result<String> {
-    let (task, protocol) = (bench.task(), &bench.protocol);
-    let mut counts: Vec<(String, usize)> = Vec::new();
-    for i in 0..task.len() {
-        let own = family_of(&*task.example(i)?, protocol.benchmark.as_deref(), &protocol.scorer);
-        match counts.iter_mut().find(|(name, _)| *name == own) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((own, 1)),
-        }
-    }
-    let most = counts.iter().map(|(_, count)| *count).max();
-    Ok(counts.into_iter().find(|(_, count)| Some(*count) == most).map(|(name, _)| name).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which kind of knowledge a benchmark asks for.
 
+use crate::Result;
 use crate::data::{IMAGE_PLACEHOLDER, Record};
 
 /// The family of one example: the one it names itself (`meta.family`, a column `family` of its file); else that of the known benchmark; else
@@ -8,6 +9,25 @@ pub fn family_of(example: &Record, benchmark: Option<&str>, scorer: &str) -> Str
     let named = example.meta.get("family").and_then(serde_json::Value::as_str);
     let has_image = || example.prompt().iter().any(|message| message.content.contains(IMAGE_PLACEHOLDER));
     named.unwrap_or_else(|| if benchmark.is_some() || has_image() { family(benchmark, scorer) } else { "text" }).into()
+}
+
+/// The family that all examples of a benchmark are of; of examples of several, that of the known benchmark, or else of the scorer.
+///
+/// # Errors
+/// Those of the examples.
+pub fn common_family(
+    mut examples: impl Iterator<Item = Result<String>>,
+    benchmark: Option<&str>,
+    scorer: &str,
+) -> Result<String> {
+    let of_scorer = || family(benchmark, scorer).to_string();
+    let first = examples.next().transpose()?.unwrap_or_else(of_scorer);
+    for other in examples {
+        if other? != first {
+            return Ok(of_scorer());
+        }
+    }
+    Ok(first)
 }
 
 /// The family of a known benchmark, or else of the scorer that scores it.
@@ -31,7 +51,7 @@ fn family(benchmark: Option<&str>, scorer: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{family, family_of};
+    use super::{common_family, family, family_of};
     use crate::data::Record;
     use serde_json::json;
 
@@ -49,6 +69,16 @@ mod tests {
         assert_eq!(family_of(&plain, Some("mmmu_val"), "choice"), "college and science");
         assert_eq!(family_of(&example("<image>Which word?", json!({})), None, "containment"), "OCR and documents");
         assert_eq!(family_of(&example("Symbol of gold?", json!({"family": "facts"})), None, "containment"), "facts");
+    }
+
+    #[test]
+    fn a_benchmark_has_the_family_of_all_its_examples_or_that_of_its_scorer() {
+        let common = |families: &[&str]| {
+            common_family(families.iter().map(|name| Ok(name.to_string())), None, "containment").unwrap()
+        };
+        assert_eq!(common(&["facts", "facts"]), "facts");
+        assert_eq!(common(&["facts", "facts", "text"]), "OCR and documents");
+        assert_eq!(common(&[]), "OCR and documents");
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn on_this_thread(
 /// What is quick to read, checked.
 pub(super) fn open(request: &TrainRequest) -> Result<(RunData, Processor)> {
     let processor = Processor::from_dir(&request.model);
-    // What is wrong with the data is told first.
+    // Errors of the data come before those of the model.
     let mut data = RunData::open(request, processor.as_ref().ok())?;
     require_checkpoint(&request.model)?;
     check_start(request)?;

@@ -27,3 +27,18 @@ impl Process {
         id.is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Process;
+
+    #[test]
+    fn a_process_of_this_host_is_seen_to_have_ended_and_one_of_another_host_is_not() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let here = Process::own("here".into());
+        let ended = Process { id: child.id(), ..here.clone() };
+        child.wait().unwrap();
+        assert!(ended.has_ended(&here) && !here.has_ended(&here));
+        assert!(!ended.has_ended(&Process { host: "there".into(), ..here }));
+    }
+}

@@ -38,7 +38,7 @@ pub fn batch(prompts: &[Arc<Prompt>], responses: usize, tokens: usize) -> (Vec<G
     (prompts.iter().map(size).collect(), prompts.iter().flat_map(|p| vec![sequence(p); responses]).collect())
 }
 
-/// What a backward pass holds beside weights, gradients and pixels, and what was planned.
+/// The most that backward passes hold beside weights, gradients and pixels, and what was planned.
 pub fn backward(model: &Model, (sizes, batch): (Vec<GroupSize>, Vec<Sequence>)) -> (usize, usize) {
     let loss = |_: std::ops::Range<usize>, stats: &TokenStats| {
         Ok(TokenGrads {
@@ -49,10 +49,17 @@ pub fn backward(model: &Model, (sizes, batch): (Vec<GroupSize>, Vec<Sequence>)) 
     };
     // Gradients stay from the first pass on.
     model.backward(&batch, 1.0, None, &loss).unwrap();
-    // How much is held at once depends on how the threads meet: the most of three passes, for machines that have other work.
-    let held = (0..3).map(|_| highest(|| model.backward(&batch, 1.0, None, &loss).unwrap()).0).max().unwrap();
     let planned = model.backward_bytes(&sizes);
-    (held, planned.activations + planned.thread_gradients)
+    let planned = planned.activations + planned.thread_gradients;
+    // How much is held at once depends on how the threads meet: on a busy machine, the largest shards meet only in some passes.
+    let mut held = 0;
+    for _ in 0..MOST_PASSES {
+        held = held.max(highest(|| model.backward(&batch, 1.0, None, &loss).unwrap()).0);
+        if planned as f64 <= MOST * held as f64 {
+            break;
+        }
+    }
+    (held, planned)
 }
 
 /// What sampling holds beside weights and pixels, and what was planned.
@@ -76,8 +83,10 @@ pub fn compare(cases: &[(String, (usize, usize))], least: f64, most: f64) {
 
 /// A plan that is below what is held would be a run that does not fit.
 const LEAST: f64 = 0.9;
-/// The largest found was 1.68.
+/// The largest found was 1.68, where the threads met.
 const MOST: f64 = 1.75;
+/// Passes in which they may meet.
+const MOST_PASSES: usize = 12;
 
 fn model(recompute: bool, lora: bool) -> Model {
     let dir = tempfile::tempdir().unwrap();

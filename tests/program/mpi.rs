@@ -390,6 +390,7 @@ fn ranks_that_differ_evaluate_nothing() {
         ("-wdir elsewhere PROGRAM", line.clone(), "measurement.base: "),
         (PROGRAM, line.replace("sft=data", "sft=other-data"), "measurement.train.sft.data: "),
         (PROGRAM, line.replace("pairs 9", "pairs 8"), "measurement.config.pairs: 9 -> 8"),
+        (PROGRAM, line.replace("--model tuned", "--model model"), "checkpoints"),
     ];
     refuses_other_ranks(dir, &line, &others);
 }

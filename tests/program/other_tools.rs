@@ -96,6 +96,13 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
         assert!(message.contains(place), "{message}");
     }
     assert!(!dir.join("new").exists());
+    // Also among many examples, of which the plan of the run's memory looks at the largest alone.
+    let line = |answer: &str| json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]});
+    let many = (1..=300).map(|i| format!("{}\n", line(if i == 150 { "<|im_end|>" } else { "a longer answer" })));
+    fs::write(dir.join("many.jsonl"), many.collect::<String>()).unwrap();
+    let message = refused(dir, &format!("{TRAIN} --data many.jsonl --out new"));
+    assert!(message.contains("many.jsonl:150: example line-150: response: the text contains the special"), "{message}");
+    assert!(!dir.join("new").exists());
     fs::write(dir.join("messages.jsonl"), text.replace("has 4", "has <|image_pad|>")).unwrap();
     let message = refused(dir, &format!("{rft} --data messages.jsonl --out new"));
     let place =

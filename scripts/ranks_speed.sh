@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Two ranks of one thread against one process with two threads: SFT steps of a preset, on a quiet machine of two cores.
 #
-#   scripts/ranks_speed.sh [PRESET] [OUT]      PRESET: small (default) or tiny; everything goes under OUT (default runs/ranks-speed)
+#   scripts/ranks_speed.sh [PRESET] [OUT] [BATCH] [BUFFERS]
 #
-# JIGSAW names the program, built with `cargo build --release --features mpi`. 12 steps of 16 examples, three times in turns; the first two
+# PRESET: small (default) or tiny; everything goes under OUT (default runs/ranks-speed). BATCH: examples of a step (default 16). BUFFERS:
+# `train.gradient_buffers` of both (default 1).
+#
+# JIGSAW names the program, built with `cargo build --release --features mpi`. 12 steps, three times in turns; the first two
 # steps of a run do not count. The last line is the ratio of the speeds: above 1, two ranks are faster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-small}
-out=${2:-runs/ranks-speed}/$preset
+batch=${3:-16}
+buffers=${4:-1}
+out=${2:-runs/ranks-speed}/$preset-batch-$batch-buffers-$buffers
 jigsaw=${JIGSAW:-target/release/jigsaw}
 mkdir -p "$out"
 [ -d "$out/model" ] || "$jigsaw" model init --preset "$preset" --out "$out/model" >/dev/null
@@ -17,7 +22,7 @@ train() { # NAME COMMAND...
     local run=$out/$1
     rm -rf "$run"
     "${@:2}" train --method sft --model "$out/model" --data "$out/data" --out "$run" \
-        --set train.steps=12 --set train.batch_size=16 --set eval.steps=0 --set train.save_steps=0 >/dev/null 2>&1
+        --set train.steps=12 --set train.batch_size="$batch" --set train.gradient_buffers="$buffers" --set eval.steps=0 --set train.save_steps=0 >/dev/null 2>&1
 }
 for round in 1 2 3; do
     RAYON_NUM_THREADS=2 train "threads-$round" "$jigsaw"

@@ -32,9 +32,9 @@ use serde::de::DeserializeOwned;
 use std::fmt;
 use std::ops::Range;
 
-/// Floats of one message of [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
+/// Floats that go in one exchange, as in [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
 /// fewer, so that short sums have several messages.
-const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+pub const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// What a rank has exchanged with others.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -118,10 +118,30 @@ pub trait Communicator: Send + Sync {
     /// See [`Communicator::all_gather`].
     fn broadcast_f32(&self, root: usize, values: &mut [f32]) -> Result<()> {
         for piece in values.chunks_mut(PIECE) {
-            let mut bytes = if self.rank() == root { f32_bytes(&[piece]) } else { Vec::new() };
+            let mut bytes = if self.rank() == root { f32_bytes(piece) } else { Vec::new() };
             self.broadcast(root, &mut bytes)?;
             check_length(bytes.len(), 4 * piece.len())?;
             piece.iter_mut().zip(f32_values(&bytes)).for_each(|(value, received)| *value = received);
+        }
+        Ok(())
+    }
+
+    /// Give each rank's numbers to every other rank: `receive` gets the bytes of each (see [`f32_values`]), by rank. `lengths` are those of all
+    /// ranks, in numbers.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`]; those of `receive`.
+    fn exchange_f32(
+        &self,
+        own: &[f32],
+        lengths: &[usize],
+        receive: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for (rank, (bytes, length)) in self.all_gather(&f32_bytes(own))?.iter().zip(lengths).enumerate() {
+            check_length(bytes.len(), 4 * length)?;
+            if rank != self.rank() {
+                receive(rank, bytes)?;
+            }
         }
         Ok(())
     }
@@ -149,7 +169,7 @@ pub trait Communicator: Send + Sync {
             let range = index * PIECE..index * PIECE + piece.len();
             let own: Vec<&[f32]> = own.iter().map(|term| &term[range.clone()]).collect();
             let mut filled = filled;
-            for (bytes, count) in self.all_gather(&f32_bytes(&own))?.iter().zip(counts) {
+            for (bytes, count) in self.all_gather(&f32_bytes(&own.concat()))?.iter().zip(counts) {
                 check_length(bytes.len(), 4 * count * piece.len())?;
                 for term in bytes.chunks_exact(4 * piece.len()) {
                     add(piece, filled, f32_values(term));
@@ -283,7 +303,7 @@ impl dyn Communicator + '_ {
     pub fn send_f32(&self, to: usize, number: usize, values: Option<&[f32]>) -> Result<()> {
         self.send(to, number, vec![values.is_some().into()])?;
         let mut pieces = values.unwrap_or_default().chunks(PIECE);
-        pieces.try_for_each(|piece| self.send(to, number, f32_bytes(&[piece])))
+        pieces.try_for_each(|piece| self.send(to, number, f32_bytes(piece)))
     }
 
     /// Whether another rank sends numbers, which [`receive_f32`](Self::receive_f32) must then receive.
@@ -313,7 +333,7 @@ impl dyn Communicator + '_ {
     pub fn gather_f32(&self, own: Vec<f32>) -> Result<Vec<f32>> {
         match self.world_size() {
             1 => Ok(own),
-            _ => Ok(f32_values(&self.all_gather(&f32_bytes(&[&own]))?.concat()).collect()),
+            _ => Ok(f32_values(&self.all_gather(&f32_bytes(&own))?.concat()).collect()),
         }
     }
 
@@ -350,19 +370,14 @@ fn add(sum: &mut [f32], filled: bool, term: impl Iterator<Item = f32>) {
     }
 }
 
-fn f32_bytes(slices: &[&[f32]]) -> Vec<u8> {
-    let mut bytes = vec![0; slices.iter().map(|slice| 4 * slice.len()).sum()];
-    let mut rest = bytes.as_chunks_mut().0;
-    for slice in slices {
-        let (own, after) = rest.split_at_mut(slice.len());
-        own.iter_mut().zip(*slice).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
-        rest = after;
-    }
-    bytes
+/// The bytes of numbers, as they lie in the memory of these machines: ranks are all of one kind.
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
 }
 
-fn f32_values(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+/// Numbers from their bytes.
+pub fn f32_values(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes))
 }
 
 fn check_length(got: usize, expected: usize) -> Result<()> {

@@ -7,7 +7,7 @@
 //! While it waits, a rank looks for ranks that report a failure, for processes of its own host that have ended, and at the clock.
 
 use super::process::Process;
-use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_bytes, f32_values, share};
+use super::{Communicator, Failure, PIECE, Traffic, add, check_length, decode, encode, f32_values, share};
 use crate::io::running_time::RunningTime;
 use crate::{Error, Result};
 use half::bf16;
@@ -68,6 +68,21 @@ struct State {
     sent: Vec<(Message, Vec<u8>)>,
     /// Gradients travel as bf16.
     rounds: bool,
+    /// For numbers.
+    buffers: Buffers,
+}
+
+/// What an exchange sends and receives.
+#[derive(Default)]
+struct Buffers {
+    own: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl Buffers {
+    fn of(own: &[u8]) -> Buffers {
+        Buffers { own: own.to_vec(), received: Vec::new() }
+    }
 }
 
 /// A message under way.
@@ -127,23 +142,27 @@ impl MpiRanks {
         (0..self.processes.len()).filter(move |rank| *rank != own)
     }
 
-    /// Send the range `parts[rank]` of `own` to each rank, and receive `lengths[rank]` bytes from each; what is received, end to end by rank.
-    /// The part of the own rank is among it.
-    fn exchange(&self, own: Vec<u8>, parts: &[Range<usize>], lengths: &[usize]) -> Result<Vec<u8>> {
+    /// Send the range `parts[rank]` of `buffers.own` to each other rank, and receive `lengths[rank]` bytes from each: `buffers.received` then begins
+    /// with them, end to end by rank. What is said of this rank itself has no effect.
+    fn exchange(&self, buffers: &mut Buffers, parts: &[Range<usize>], lengths: &[usize]) -> Result<()> {
         let mut state = self.lock();
         if let Some(error) = self.broken(&state) {
             return Err(error);
         }
         let began = Instant::now();
-        let mut received = vec![0; lengths.iter().sum()];
-        let places: Vec<Range<usize>> = lengths
-            .iter()
-            .scan(0, |end, length| {
-                *end += length;
-                Some(*end - length..*end)
+        let Buffers { own, received } = buffers;
+        let needed = self.others().map(|rank| lengths[rank]).sum();
+        if received.len() < needed {
+            received.resize(needed, 0);
+        }
+        let mut end = 0;
+        let places: Vec<(usize, Range<usize>)> = self
+            .others()
+            .map(|rank| {
+                end += lengths[rank];
+                (rank, end - lengths[rank]..end)
             })
             .collect();
-        received[places[self.rank].clone()].copy_from_slice(&own[parts[self.rank].clone()]);
         let longest = self.others().map(|rank| parts[rank].len().max(lengths[rank])).max().unwrap_or(0);
         for start in (0..longest).step_by(MESSAGE) {
             let piece = |whole: &Range<usize>| {
@@ -151,23 +170,31 @@ impl MpiRanks {
             };
             let mut messages = Vec::new();
             let mut begun = Ok(());
-            for rank in self.others() {
-                let (from, to) = (piece(&places[rank]), piece(&parts[rank]));
+            for (rank, place) in &places {
+                let (from, to) = (piece(place), piece(&parts[*rank]));
                 // SAFETY: both buffers live until all messages are complete, or for ever.
                 begun = begun.and_then(|()| unsafe {
-                    self.begin_receive(rank, EXCHANGE, &mut received[from], &mut messages)?;
-                    self.begin_send(rank, EXCHANGE, &own[to.clone()], &mut messages)
+                    self.begin_receive(*rank, EXCHANGE, &mut received[from], &mut messages)?;
+                    self.begin_send(*rank, EXCHANGE, &own[to.clone()], &mut messages)
                 });
                 state.traffic.bytes += to.len() as u64;
             }
             if let Err(error) = begun.and_then(|()| self.complete(&mut state, messages)) {
                 // MPI may still read and write them.
-                std::mem::forget((own, received));
+                std::mem::forget(std::mem::take(buffers));
                 return Err(error);
             }
         }
         state.traffic.seconds += began.elapsed().as_secs_f64();
-        Ok(received)
+        Ok(())
+    }
+
+    /// Let `work` use the buffers for numbers, which are kept from one call to the next: new ones would cost more than the messages.
+    fn with_buffers<T>(&self, work: impl FnOnce(&mut Buffers) -> Result<T>) -> Result<T> {
+        let mut buffers = std::mem::take(&mut self.lock().buffers);
+        let result = work(&mut buffers);
+        self.lock().buffers = buffers;
+        result
     }
 
     /// Wait until other ranks have received what this one has sent.
@@ -360,13 +387,19 @@ impl Communicator for MpiRanks {
 
     fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         let ranks = self.world_size();
-        let length = (own.len() as u64).to_le_bytes();
-        let lengths = self.exchange(length.to_vec(), &vec![0..8; ranks], &vec![8; ranks])?;
-        let lengths: Vec<usize> =
-            lengths.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes) as usize).collect();
-        let all = self.exchange(own.to_vec(), &vec![0..own.len(); ranks], &lengths)?;
-        let mut rest = all.as_slice();
-        Ok(lengths.iter().map(|&length| rest.split_off(..length).unwrap_or_default().to_vec()).collect())
+        let mut lengths = Buffers::of(&(own.len() as u64).to_le_bytes());
+        self.exchange(&mut lengths, &vec![0..8; ranks], &vec![8; ranks])?;
+        let mut lengths: Vec<usize> =
+            lengths.received.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes) as usize).collect();
+        lengths.insert(self.rank, own.len());
+        let mut buffers = Buffers::of(own);
+        self.exchange(&mut buffers, &vec![0..own.len(); ranks], &lengths)?;
+        let Buffers { own, received } = buffers;
+        let mut rest = &received[..];
+        let mut all: Vec<Vec<u8>> =
+            self.others().map(|rank| rest.split_off(..lengths[rank]).unwrap_or_default().to_vec()).collect();
+        all.insert(self.rank, own);
+        Ok(all)
     }
 
     fn send(&self, to: usize, number: usize, bytes: Vec<u8>) -> Result<()> {
@@ -428,39 +461,73 @@ impl Communicator for MpiRanks {
     fn broadcast(&self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {
         let (ranks, is_root) = (self.world_size(), self.rank == root);
         // From the root to all, others nothing to anyone.
-        let from_root = |own: Vec<u8>, length: usize| {
+        let from_root = |buffers: &mut Buffers, length: usize| {
             let part = if is_root { 0..length } else { 0..0 };
             let mut lengths = vec![0; ranks];
             lengths[root] = length;
-            self.exchange(own, &vec![part; ranks], &lengths)
+            self.exchange(buffers, &vec![part; ranks], &lengths)
         };
-        let own = if is_root { std::mem::take(bytes) } else { Vec::new() };
-        let length = from_root((own.len() as u64).to_le_bytes().to_vec(), 8)?;
-        let length = length.as_chunks().0.first().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        *bytes = from_root(own, length as usize)?;
+        let mut length = Buffers::of(&(bytes.len() as u64).to_le_bytes());
+        from_root(&mut length, 8)?;
+        let length = match is_root {
+            true => bytes.len(),
+            false => length.received.as_chunks().0.first().map_or(0, |bytes| u64::from_le_bytes(*bytes) as usize),
+        };
+        let mut buffers = Buffers { own: std::mem::take(bytes), received: Vec::new() };
+        from_root(&mut buffers, length)?;
+        *bytes = if is_root { buffers.own } else { buffers.received };
         Ok(())
     }
 
     fn broadcast_f32(&self, root: usize, values: &mut [f32]) -> Result<()> {
         // The root gives each rank a part, which the rank passes on: no rank sends more than twice what it holds.
         let ranks = self.world_size();
-        for values in values.chunks_mut(PIECE * ranks) {
-            let bytes = |rank: usize| {
-                let part = share(values.len(), rank, ranks);
-                4 * part.start..4 * part.end
-            };
-            let (own, parts) = match self.rank == root {
-                true => (f32_bytes(&[values]), (0..ranks).map(bytes).collect()),
-                false => (Vec::new(), vec![0..0; ranks]),
-            };
-            let mut lengths = vec![0; ranks];
-            lengths[root] = bytes(self.rank).len();
-            let part = self.exchange(own, &parts, &lengths)?;
-            let lengths: Vec<usize> = (0..ranks).map(|rank| bytes(rank).len()).collect();
-            let all = self.exchange(part, &vec![0..lengths[self.rank]; ranks], &lengths)?;
-            values.iter_mut().zip(f32_values(&all)).for_each(|(value, received)| *value = received);
-        }
-        Ok(())
+        self.with_buffers(|buffers| {
+            for values in values.chunks_mut(PIECE * ranks) {
+                let count = values.len();
+                let part = |rank: usize| share(count, rank, ranks);
+                let bytes = |rank: usize| 4 * part(rank).len();
+                buffers.own.clear();
+                let mut parts = vec![0..0; ranks];
+                if self.rank == root {
+                    push_f32(&mut buffers.own, values);
+                    parts = (0..ranks).map(|rank| 4 * part(rank).start..4 * part(rank).end).collect();
+                }
+                let mut lengths = vec![0; ranks];
+                lengths[root] = bytes(self.rank);
+                self.exchange(buffers, &parts, &lengths)?;
+                if self.rank == root {
+                    buffers.own.truncate(parts[root].end);
+                    buffers.own.drain(..parts[root].start);
+                } else {
+                    std::mem::swap(&mut buffers.own, &mut buffers.received);
+                }
+                write_f32(&mut values[part(self.rank)], &buffers.own);
+                let lengths: Vec<usize> = (0..ranks).map(bytes).collect();
+                self.exchange(buffers, &vec![0..lengths[self.rank]; ranks], &lengths)?;
+                let mut rest = &buffers.received[..];
+                for rank in self.others() {
+                    write_f32(&mut values[part(rank)], rest.split_off(..lengths[rank]).unwrap_or_default());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn exchange_f32(
+        &self,
+        own: &[f32],
+        lengths: &[usize],
+        receive: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.with_buffers(|buffers| {
+            buffers.own.clear();
+            push_f32(&mut buffers.own, own);
+            let lengths: Vec<usize> = lengths.iter().map(|length| 4 * length).collect();
+            self.exchange(buffers, &vec![0..4 * own.len(); lengths.len()], &lengths)?;
+            let mut rest = &buffers.received[..];
+            self.others().try_for_each(|rank| receive(rank, rest.split_off(..lengths[rank]).unwrap_or_default()))
+        })
     }
 
     #[cfg(feature = "nccl")]
@@ -483,36 +550,59 @@ impl Communicator for MpiRanks {
     fn all_reduce_sum(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
         // Each rank adds up a part of the numbers, in the order of ranks, and gives the sums to all.
         let (ranks, rounds) = (self.world_size(), self.lock().rounds);
-        let (width, pack, unpack): (usize, Pack, Unpack) = match rounds {
-            true => (2, bf16_bytes, |bytes| bf16_values(bytes).collect()),
-            false => (4, f32_bytes, |bytes| f32_values(bytes).collect()),
-        };
         check_length(own.len(), counts[self.rank])?;
-        for (index, sum) in sum.chunks_mut(PIECE).enumerate() {
-            let at = index * PIECE;
-            let of = |rank: usize| share(sum.len(), rank, ranks);
-            let mut sent: Vec<&[f32]> = Vec::new();
-            for part in (0..ranks).map(of) {
-                sent.extend(own.iter().map(|term| &term[at + part.start..at + part.end]));
+        let width = if rounds { 2 } else { 4 };
+        let push = if rounds { push_bf16 } else { push_f32 };
+        let write = if rounds { write_bf16 } else { write_f32 };
+        self.with_buffers(|buffers| {
+            for (index, sum) in sum.chunks_mut(PIECE).enumerate() {
+                let (at, count) = (index * PIECE, sum.len());
+                let of = |rank: usize| share(count, rank, ranks);
+                let part = of(self.rank);
+                buffers.own.clear();
+                let mut parts = vec![0..0; ranks];
+                for rank in self.others() {
+                    let start = buffers.own.len();
+                    own.iter().for_each(|term| push(&mut buffers.own, &term[at + of(rank).start..at + of(rank).end]));
+                    parts[rank] = start..buffers.own.len();
+                }
+                let lengths: Vec<usize> = counts.iter().map(|count| width * count * part.len()).collect();
+                self.exchange(buffers, &parts, &lengths)?;
+                let (mut filled, mut rest) = (filled, &buffers.received[..]);
+                for (rank, &length) in lengths.iter().enumerate() {
+                    let sum = &mut sum[part.clone()];
+                    if rank == self.rank {
+                        for term in own {
+                            let term = term[at + part.start..at + part.end].iter();
+                            match rounds {
+                                true => add(sum, filled, term.map(|&value| bf16::from_f32(value).to_f32())),
+                                false => add(sum, filled, term.copied()),
+                            }
+                            filled = true;
+                        }
+                        continue;
+                    }
+                    for term in rest.split_off(..length).unwrap_or_default().chunks_exact((width * part.len()).max(1)) {
+                        match rounds {
+                            true => add(sum, filled, bf16_values(term)),
+                            false => add(sum, filled, f32_values(term)),
+                        }
+                        filled = true;
+                    }
+                }
+                buffers.own.clear();
+                push(&mut buffers.own, &sum[part.clone()]);
+                // What others get of this part.
+                write(&mut sum[part.clone()], &buffers.own);
+                let lengths: Vec<usize> = (0..ranks).map(|rank| width * of(rank).len()).collect();
+                self.exchange(buffers, &vec![0..lengths[self.rank]; ranks], &lengths)?;
+                let mut rest = &buffers.received[..];
+                for rank in self.others() {
+                    write(&mut sum[of(rank)], rest.split_off(..lengths[rank]).unwrap_or_default());
+                }
             }
-            let bytes = width * own.len();
-            let parts: Vec<Range<usize>> =
-                (0..ranks).map(|rank| bytes * of(rank).start..bytes * of(rank).end).collect();
-            let sent = pack(&sent);
-            let part = of(self.rank);
-            let lengths: Vec<usize> = counts.iter().map(|count| width * count * part.len()).collect();
-            let terms = self.exchange(sent, &parts, &lengths)?;
-            let mut filled = filled;
-            for term in terms.chunks_exact((width * part.len()).max(1)) {
-                add(&mut sum[part.clone()], filled, unpack(term).into_iter());
-                filled = true;
-            }
-            let own = pack(&[&sum[part.clone()]]);
-            let lengths: Vec<usize> = (0..ranks).map(|rank| width * share(sum.len(), rank, ranks).len()).collect();
-            let all = self.exchange(own, &vec![0..width * part.len(); ranks], &lengths)?;
-            sum.copy_from_slice(&unpack(&all));
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -529,12 +619,21 @@ impl Drop for MpiRanks {
     }
 }
 
-/// Numbers to bytes and back.
-type Pack = fn(&[&[f32]]) -> Vec<u8>;
-type Unpack = fn(&[u8]) -> Vec<f32>;
+/// As [`f32_bytes`].
+fn push_f32(bytes: &mut Vec<u8>, values: &[f32]) {
+    bytes.extend_from_slice(bytemuck::cast_slice(values));
+}
 
-fn bf16_bytes(slices: &[&[f32]]) -> Vec<u8> {
-    slices.iter().flat_map(|slice| slice.iter()).flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+fn write_f32(values: &mut [f32], bytes: &[u8]) {
+    values.iter_mut().zip(f32_values(bytes)).for_each(|(to, value)| *to = value);
+}
+
+fn push_bf16(bytes: &mut Vec<u8>, values: &[f32]) {
+    bytes.extend(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()));
+}
+
+fn write_bf16(values: &mut [f32], bytes: &[u8]) {
+    values.iter_mut().zip(bf16_values(bytes)).for_each(|(to, value)| *to = value);
 }
 
 fn bf16_values(bytes: &[u8]) -> impl Iterator<Item = f32> {

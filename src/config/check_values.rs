@@ -4,7 +4,9 @@ use crate::model::MAX_NEW_TOKENS;
 use crate::sampling::rollout::Keep;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::tasks::{RewardSettings, TERMS};
-use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftLossType, SftSettings, TrainConfig};
+use crate::train::settings::{
+    LossType, MAX_EXAMPLES, MAX_GRADIENT_BUFFERS, MAX_STEPS, Method, SftLossType, SftSettings, TrainConfig,
+};
 use crate::train::stop_criterion::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
@@ -300,7 +302,10 @@ fn rft(config: &TrainConfig) -> Result<()> {
             r.top_k,
             "0 (off) or at least 2 (at 1 all responses of a group are the same)",
         )?;
-        r.check_server(config.grpo.is_some(), config.lora.as_ref().map(|lora| lora.rank))?;
+        r.check_server(
+            config.grpo.as_ref().map(|grpo| grpo.dynamic_sampling),
+            config.lora.as_ref().map(|lora| lora.rank),
+        )?;
     }
     if let Some(g) = &config.grpo {
         let high = g.epsilon_high.unwrap_or(g.epsilon);
@@ -382,6 +387,7 @@ fn round_size(config: &TrainConfig) -> Result<()> {
     };
     within("train.batch_size", batch_size, 1, MAX_EXAMPLES)?;
     within("train.gradient_accumulation_steps", steps, 1, MAX_EXAMPLES)?;
+    within("train.gradient_buffers", config.train.gradient_buffers, 1, MAX_GRADIENT_BUFFERS)?;
     within(key, minibatches, 1, MAX_EXAMPLES)?;
     let examples = batch_size.saturating_mul(steps).saturating_mul(minibatches);
     if examples > MAX_EXAMPLES {

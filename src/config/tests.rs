@@ -324,13 +324,13 @@ fn a_server_for_rollouts_needs_an_adapter_and_is_refused_with_what_cannot_be() {
     let rollout = plan(&[]).rollout.unwrap();
     let server = rollout.server_settings().unwrap();
     let addresses: Vec<&str> = server.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
-    assert_eq!((addresses, server.ahead), (vec!["http://a:8000/v1"], false));
+    assert_eq!((addresses, server.max_staleness), (vec!["http://a:8000/v1"], 0));
     let written = plan(&[]).to_toml().unwrap();
     assert!(
         written.contains("server_timeout = 300.0\nmax_sampler_gap = 0.1\nmax_sampler_ratio = 3.0\nmax_staleness = 0\n")
     );
     let rollout =
-        plan(&["rollout.server=[\"http://a:8000/v1\", \"https://b/v1/\"]", "rollout.max_staleness=1"]).rollout;
+        plan(&["rollout.server=[\"http://a:8000/v1\", \"https://b/v1/\"]", "rollout.max_staleness=16"]).rollout;
     let server = rollout.as_ref().and_then(|rollout| rollout.server_settings()).unwrap();
     let addresses: Vec<&str> = server.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
     assert_eq!((addresses, server.ahead), (vec!["http://a:8000/v1", "https://b/v1"], true));
@@ -341,7 +341,7 @@ fn a_server_for_rollouts_needs_an_adapter_and_is_refused_with_what_cannot_be() {
         ("rollout.server=3", ["rollout.server = 3", "an address in quotes or a list"]),
         ("rollout.top_p=0.9", ["rollout.top_p", "rollout.server"]),
         ("rollout.top_k=20", ["rollout.top_k", "rollout.server"]),
-        ("rollout.max_staleness=2", ["rollout.max_staleness = 2", "must be 0"]),
+        ("rollout.max_staleness=17", ["rollout.max_staleness = 17", "at most 16"]),
         ("rollout.max_sampler_gap=0", ["rollout.max_sampler_gap = 0", "above 0"]),
         ("rollout.max_sampler_ratio=0.5", ["rollout.max_sampler_ratio = 0.5", "at least 1"]),
         ("rollout.server_timeout=nan", ["rollout.server_timeout = NaN", "above 0"]),
@@ -351,6 +351,9 @@ fn a_server_for_rollouts_needs_an_adapter_and_is_refused_with_what_cannot_be() {
         let message = refused(rft, &[set]);
         parts.iter().for_each(|part| assert!(message.contains(part), "{set}: {message}"));
     }
+    let replaced = refused(rft, &["rollout.max_staleness=2", "grpo.dynamic_sampling=1"]);
+    assert!(replaced.contains("rollout.max_staleness = 2 cannot be combined with grpo.dynamic_sampling"), "{replaced}");
+    plan(&["rollout.max_staleness=1", "grpo.dynamic_sampling=1"]);
     let without = refused("[train]\nmethod = \"rft\"\n", &["rollout.server=http://a:8000"]);
     assert!(without.contains("rollout.server needs a section [lora]"), "{without}");
     let alone = refused("[train]\nmethod = \"rft\"\n", &["rollout.max_staleness=0"]);

@@ -4,12 +4,12 @@ use super::all_reduce::{RankOrder, add_gradients, broadcast_gradients};
 use super::forward::{empty_stats, stats_of};
 use super::language_model::LanguageModel as _;
 use super::sequence::{DeviceTokenGrads, DeviceTokenStats, KlReference, Sequence, TokenLoss, TokenStats};
-use super::shards::{self, ShardSchedule};
+use super::shards::{self, ShardSchedule, Sharding};
 use super::transformer::Model;
 use crate::comm::{Communicator, Single};
 use crate::nn::{
     GradOrder, GradTarget, Parameter, ParameterGrads, Tape, ThreadOrder, Value, in_main_memory, join_ordered, kl_from,
-    numbers, parallel_map,
+    numbers, parallel_map, share_threads,
 };
 use crate::{Error, Result, rng};
 use candle_core::Tensor;
@@ -91,8 +91,11 @@ impl Model {
         part: impl Fn(Range<usize>) -> Result<T> + Sync,
     ) -> Vec<Result<T>> {
         let shards = self.shards(batch);
-        match shards::schedule(shards.len(), self.weight_bytes(|_| true)) {
-            ShardSchedule::PerThread(_) => parallel_map(shards.len(), |i| part(shards[i].clone())),
+        let sharding = Sharding { bytes: self.weight_bytes(|_| true), gradient_buffers: 1 };
+        match sharding.schedule(shards.len()) {
+            ShardSchedule::PerThread(_) | ShardSchedule::Separate(_) => {
+                parallel_map(shards.len(), |i| part(shards[i].clone()))
+            }
             ShardSchedule::Pairs => {
                 let at_once = |two: &[Range<usize>]| match two {
                     [a, b] => {
@@ -128,7 +131,7 @@ impl Model {
         let (shards, schedule) = match alone || self.uses_cpu_kernels() {
             true => {
                 let shards = self.shards(batch);
-                let schedule = shards::schedule(shards.len(), self.sharding_bytes());
+                let schedule = self.sharding().schedule(shards.len());
                 (shards, schedule)
             }
             // A device takes its part of a batch whole.
@@ -143,15 +146,19 @@ impl Model {
             None => Ok(()),
         };
         match schedule {
-            ShardSchedule::PerThread(count) => {
-                // A run of threads' gradients for each rank: put end to end they are those of one process.
+            ShardSchedule::PerThread(count) | ShardSchedule::Separate(count) => {
+                // A run of sets of gradients for each rank: put end to end they are those of one process.
                 let own = comm.share(count);
-                let sets = parallel_map(own.len(), |i| {
+                let set = |i| {
                     let mut grads = ParameterGrads::default();
                     let mut shards = shards.iter().skip(own.start + i).step_by(count);
                     shards.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
                     Ok(grads)
-                });
+                };
+                let sets = match schedule {
+                    ShardSchedule::Separate(_) => share_threads(own.len(), set),
+                    _ => parallel_map(own.len(), set),
+                };
                 add_gradients(comm, self.parameters(), &sets.into_iter().collect::<Result<Vec<_>>>()?)
             }
             ShardSchedule::Pairs | ShardSchedule::Sequential if !alone => {
@@ -263,7 +270,7 @@ impl Model {
     /// How `batch` is cut.
     pub(super) fn shards(&self, batch: &[Sequence]) -> Vec<Range<usize>> {
         match self.uses_cpu_kernels() {
-            true => shards::shards(batch, self.sharding_bytes()),
+            true => self.sharding().shards(batch),
             false => std::iter::once(0..batch.len()).collect(),
         }
     }
@@ -273,13 +280,13 @@ impl Model {
         self.fused() && in_main_memory(self.device())
     }
 
-    /// Bytes of parameters by which the cut of a batch is chosen: the trainable ones, or all of a model so large that its shards run one
-    /// after the other even without gradients.
-    pub(super) fn sharding_bytes(&self) -> usize {
-        let all = self.weight_bytes(|_| true);
-        match shards::schedule(2, all) {
+    /// How a batch is cut: by the trainable parameters, or by all of a model so large that its shards run one after the other even without
+    /// gradients.
+    pub(super) fn sharding(&self) -> Sharding {
+        let all = Sharding { bytes: self.weight_bytes(|_| true), gradient_buffers: self.gradient_buffers };
+        match (Sharding { gradient_buffers: 1, ..all }).schedule(2) {
             ShardSchedule::Sequential => all,
-            _ => self.weight_bytes(|p| p.trainable()),
+            _ => Sharding { bytes: self.weight_bytes(|p| p.trainable()), ..all },
         }
     }
 

@@ -3,7 +3,7 @@
 use super::generate::{MAX_ACTIVE, PREFILL_TOKENS, lanes};
 use super::language_model::{BackwardBytes, GroupSize, LanguageModel, MemoryFootprint, PromptSize};
 use super::shapes::{DecoderShape, VisionShape};
-use super::shards::{self, ShardSchedule};
+use super::shards::ShardSchedule;
 use super::transformer::Model;
 use crate::nn::{Heads, KvBuffer, MAX_BATCH_SCORES, MAX_TILE_LOGITS, tile_width};
 use std::collections::BTreeMap;
@@ -89,11 +89,13 @@ impl MemoryFootprint for Model {
             let activations = (self.device_floats(batch) as f64 * F32 as f64 * DEVICE_ROUNDING) as usize;
             return BackwardBytes { activations, thread_gradients: 0 };
         }
-        let trained = self.sharding_bytes();
-        let shards = shards::shards_of_sizes(batch, trained);
+        let sharding = self.sharding();
+        let shards = sharding.shards_of_sizes(batch);
         let threads = rayon::current_num_threads();
-        let (at_once, separate) = match shards::schedule(shards.len(), trained) {
-            ShardSchedule::PerThread(count) => (count.min(threads), count * trained),
+        let (at_once, separate) = match sharding.schedule(shards.len()) {
+            ShardSchedule::PerThread(count) | ShardSchedule::Separate(count) => {
+                (count.min(threads), count * sharding.bytes)
+            }
             ShardSchedule::Pairs => {
                 let ends = self.weight_bytes(|p| p.trainable() && self.is_shared(p));
                 (threads.min(2), ends)

@@ -28,56 +28,72 @@ const MAX_PAIR_PARAMETERS: usize = 1 << 30;
 /// Which shards of a batch go through the model at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardSchedule {
-    /// IsShared at once, one thread each, each lane with gradients of its own.
+    /// At once, one thread each, each with gradients of its own.
     PerThread(usize),
+    /// At once, each with an equal share of the threads and with gradients of its own.
+    Separate(usize),
     /// Two at once, each with half of the threads, both adding to the same gradients.
     Pairs,
     /// One after the other.
     Sequential,
 }
 
-/// How `shards` shards go through a model whose trainable parameters take `bytes`.
-pub fn schedule(shards: usize, bytes: usize) -> ShardSchedule {
-    let most = MAX_THREADS.min(MAX_THREAD_GRADIENTS / bytes.max(1));
-    match (shards, most) {
-        (0 | 1, _) => ShardSchedule::Sequential,
-        (_, 2..) => ShardSchedule::PerThread(shards.min(most)),
-        _ if bytes <= MAX_PAIR_PARAMETERS => ShardSchedule::Pairs,
-        _ => ShardSchedule::Sequential,
+/// What decides how a batch is cut, and which shards go through at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Sharding {
+    /// Bytes of the trainable parameters.
+    pub bytes: usize,
+    /// `train.gradient_buffers`: at least so many shards at once, each with gradients of its own.
+    pub gradient_buffers: usize,
+}
+
+impl Sharding {
+    /// How so many shards go through.
+    pub fn schedule(self, shards: usize) -> ShardSchedule {
+        let most = MAX_THREADS.min(MAX_THREAD_GRADIENTS / self.bytes.max(1));
+        match (shards, most) {
+            (0 | 1, _) => ShardSchedule::Sequential,
+            (_, 2..) => ShardSchedule::PerThread(shards.min(most.max(self.gradient_buffers))),
+            _ if self.gradient_buffers > 1 => ShardSchedule::Separate(shards.min(self.gradient_buffers)),
+            _ if self.bytes <= MAX_PAIR_PARAMETERS => ShardSchedule::Pairs,
+            _ => ShardSchedule::Sequential,
+        }
     }
-}
 
-/// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
-/// a prompt stay together.
-pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
-    shards_of(&group_ends(batch), bytes)
-}
+    /// Consecutive runs of sequences of about equal work. Sequences that share a prompt stay together.
+    pub fn shards(self, batch: &[Sequence]) -> Vec<Range<usize>> {
+        self.cut(&group_ends(batch))
+    }
 
-/// As [`shards`], of the sizes of a batch: runs of groups.
-pub fn shards_of_sizes(batch: &[GroupSize], bytes: usize) -> Vec<Range<usize>> {
-    let mut rows = 0;
-    let ends = batch.iter().enumerate().map(|(i, group)| {
-        rows += group.prompt.tokens + group.prompt.patches + group.predicted();
-        (i + 1, rows)
-    });
-    shards_of(&ends.collect::<Vec<_>>(), bytes)
-}
+    /// As [`shards`](Self::shards), of the sizes of a batch: runs of groups.
+    pub fn shards_of_sizes(self, batch: &[GroupSize]) -> Vec<Range<usize>> {
+        let mut rows = 0;
+        let ends = batch.iter().enumerate().map(|(i, group)| {
+            rows += group.prompt.tokens + group.prompt.patches + group.predicted();
+            (i + 1, rows)
+        });
+        self.cut(&ends.collect::<Vec<_>>())
+    }
 
-fn shards_of(ends: &[(usize, usize)], bytes: usize) -> Vec<Range<usize>> {
-    let rows = ends.last().map_or(0, |&(_, rows)| rows);
-    let count = match schedule(2, bytes) {
-        // As many as share evenly between 2, 4 or 8 threads.
-        ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
-            few @ ..=MAX_THREADS => few.next_power_of_two(),
-            many => many.next_multiple_of(MAX_THREADS),
-        },
-        ShardSchedule::Pairs => match (rows / MIN_ROWS.1).max(1) {
-            1 => 1,
-            several => several.next_multiple_of(2),
-        },
-        ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
-    };
-    cut_ends(ends, count)
+    fn cut(self, ends: &[(usize, usize)]) -> Vec<Range<usize>> {
+        let rows = ends.last().map_or(0, |&(_, rows)| rows);
+        // As many as share evenly between so many.
+        let shared = |shards: usize, between: usize| match shards {
+            0 | 1 => 1,
+            several => several.next_multiple_of(between),
+        };
+        let count = match self.schedule(2) {
+            // Between 2, 4 or 8 threads.
+            ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
+                few @ ..=MAX_THREADS => few.next_power_of_two(),
+                many => many.next_multiple_of(MAX_THREADS),
+            },
+            ShardSchedule::Separate(_) => shared(rows / MIN_ROWS.1, self.gradient_buffers),
+            ShardSchedule::Pairs => shared(rows / MIN_ROWS.1, 2),
+            ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
+        };
+        cut_ends(ends, count)
+    }
 }
 
 /// The end of each run of sequences that share a prompt, and the rows up to there.
@@ -129,6 +145,15 @@ mod tests {
     use super::*;
     use crate::model::{Prompt, PromptSize};
 
+    fn by_size(bytes: usize) -> Sharding {
+        Sharding { bytes, gradient_buffers: 1 }
+    }
+
+    /// Of a large model.
+    fn separate(gradient_buffers: usize) -> Sharding {
+        Sharding { bytes: 200 << 20, gradient_buffers }
+    }
+
     fn batch(prompts: &[(usize, usize)]) -> Vec<Sequence> {
         let group = |&(tokens, responses): &(usize, usize)| {
             let prompt = Arc::new(Prompt { ids: vec![0; tokens], images: Vec::new() });
@@ -143,7 +168,7 @@ mod tests {
             [vec![(100, 1); 3], vec![(100, 1); 90], vec![(700, 8); 16], vec![(9000, 1), (10, 4), (3000, 2)], vec![]]
         {
             let batch = batch(&prompts);
-            let shards = shards(&batch, 0);
+            let shards = by_size(0).shards(&batch);
             let mut at = 0;
             for shard in &shards {
                 assert!(shard.start == at && (shard.end > at || batch.is_empty()), "{shards:?}");
@@ -164,9 +189,9 @@ mod tests {
             };
             let sizes: Vec<GroupSize> = prompts.iter().map(size).collect();
             let in_sequences = |groups: Range<usize>| -> usize { prompts[groups].iter().map(|(_, n)| n).sum() };
-            for bytes in [0, 200 << 20, 2 << 30] {
-                let lengths: Vec<usize> = shards(&batch(&prompts), bytes).iter().map(Range::len).collect();
-                let planned: Vec<usize> = shards_of_sizes(&sizes, bytes).into_iter().map(in_sequences).collect();
+            for sharding in [0, 200 << 20, 2 << 30].map(by_size).into_iter().chain([separate(4)]) {
+                let lengths: Vec<usize> = sharding.shards(&batch(&prompts)).iter().map(Range::len).collect();
+                let planned: Vec<usize> = sharding.shards_of_sizes(&sizes).into_iter().map(in_sequences).collect();
                 assert_eq!(lengths, planned);
             }
         }
@@ -175,21 +200,38 @@ mod tests {
     #[test]
     fn equal_examples_make_equal_shards() {
         let batch = batch(&[(120, 1); 64]);
-        let lengths: Vec<usize> = shards(&batch, 0).iter().map(Range::len).collect();
+        let lengths: Vec<usize> = by_size(0).shards(&batch).iter().map(Range::len).collect();
         assert_eq!(lengths, [16; 4]);
         // Never three for two threads.
-        let lengths: Vec<usize> = shards(&batch[..52], 0).iter().map(Range::len).collect();
+        let lengths: Vec<usize> = by_size(0).shards(&batch[..52]).iter().map(Range::len).collect();
         assert_eq!(lengths, [13; 4]);
     }
 
     #[test]
-    fn a_larger_model_has_pairs_and_a_very_large_one_nothing_schedule() {
+    fn a_larger_model_has_pairs_and_a_very_large_one_one_shard_at_a_time() {
         let batch = batch(&[(400, 1); 4]);
-        let cut = |bytes| shards(&batch, bytes).len();
+        let cut = |bytes| by_size(bytes).shards(&batch).len();
         assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (4, 4, 2));
-        let how = |shards, bytes: usize| schedule(shards, bytes);
+        let how = |shards, bytes: usize| by_size(bytes).schedule(shards);
         assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (ShardSchedule::PerThread(8), ShardSchedule::PerThread(3)));
         assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (ShardSchedule::Pairs, ShardSchedule::Sequential));
         assert_eq!(how(1, 0), ShardSchedule::Sequential);
+    }
+
+    #[test]
+    fn gradient_buffers_part_a_large_model_and_leave_a_small_one_as_it_is() {
+        let lengths = |sharding: Sharding, prompts: usize| -> Vec<usize> {
+            sharding.shards(&batch(&vec![(400, 1); prompts])).iter().map(Range::len).collect()
+        };
+        // Four shares of equal length, whatever fits in.
+        assert_eq!((lengths(separate(4), 16), lengths(separate(4), 3)), (vec![1; 16], vec![1; 3]));
+        assert_eq!(lengths(separate(4), 6), [1, 1, 1, 1, 1, 1]);
+        assert_eq!(
+            (separate(4).schedule(16), separate(4).schedule(3)),
+            (ShardSchedule::Separate(4), ShardSchedule::Separate(3))
+        );
+        let small = Sharding { bytes: 1 << 20, ..separate(4) };
+        assert_eq!(lengths(small, 16), lengths(by_size(1 << 20), 16));
+        assert_eq!(small.schedule(16), ShardSchedule::PerThread(8));
     }
 }

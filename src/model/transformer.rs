@@ -27,6 +27,7 @@ pub struct Model {
     adapter: Option<Arc<Adapter>>,
     fused: bool,
     pub(super) gradient_checkpointing: bool,
+    pub(super) gradient_buffers: usize,
     /// Seed of the dropout of the current step, and backward passes made in it.
     dropout: Mutex<Option<(u64, u64)>>,
 }
@@ -55,6 +56,7 @@ impl Model {
             adapter,
             fused: true,
             gradient_checkpointing: false,
+            gradient_buffers: 1,
             dropout: Mutex::new(None),
         })
     }
@@ -62,9 +64,10 @@ impl Model {
     /// The same weights, frozen, with an adapter that trains.
     pub fn with_adapter(self, adapter: Adapter) -> Result<Self> {
         self.base.iter().for_each(|p| p.set_trainable(false));
-        let (fused, gradient_checkpointing) = (self.fused, self.gradient_checkpointing);
+        let (fused, gradient_checkpointing, gradient_buffers) =
+            (self.fused, self.gradient_checkpointing, self.gradient_buffers);
         let model = Self::assemble(self.architecture, &self.device, self.base, Some(Arc::new(adapter)))?;
-        Ok(Model { fused, gradient_checkpointing, ..model })
+        Ok(Model { fused, gradient_checkpointing, gradient_buffers, ..model })
     }
 
     /// The same weights, not copied, without the adapter.
@@ -102,6 +105,13 @@ impl Model {
     /// fraction of the activations. The results are the same to the last bit.
     pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
         self.gradient_checkpointing = on;
+        self
+    }
+
+    /// Sum the gradients of a batch in at least so many sets, where the kernels of the CPU do the work: several ranks compute a set each, and
+    /// a single process keeps them all. Another number of sets gives other last digits.
+    pub fn with_gradient_buffers(mut self, sets: usize) -> Self {
+        self.gradient_buffers = sets;
         self
     }
 

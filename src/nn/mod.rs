@@ -51,7 +51,7 @@ pub use linear::{Linear, linear};
 pub use lora::Lora;
 pub use matmul::{Matrix, MatrixMut, matmul};
 pub use ordered_backward::{GradOrder, ThreadOrder, join_ordered};
-pub use parallel_map::parallel_map;
+pub use parallel_map::{parallel_map, share_threads};
 pub use parameter::Parameter;
 pub use rms_norm::{head_norm, rms_norm};
 pub use rope::{RopeTable, Rotary, rope};

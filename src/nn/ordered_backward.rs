@@ -5,12 +5,12 @@
 //! always before the second. At each parameter the second waits until the first has added its gradient; as both pass through the
 //! layers at the same pace, it rarely waits long. The sums equal those of one pass after the other, to the last bit.
 
+use super::parallel_map::pools;
 use super::parameter::Parameter;
 use crate::{Error, Result};
-use rayon::ThreadPool;
 use std::collections::HashSet;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// What keeps the gradients of two concurrent backward passes in order.
 pub trait GradOrder: Sync {
@@ -89,19 +89,6 @@ impl Drop for FinishOnDrop<'_> {
     }
 }
 
-/// Two pools, each with half of the threads that this process may use.
-fn pools() -> Option<&'static [ThreadPool; 2]> {
-    static POOLS: OnceLock<Option<[ThreadPool; 2]>> = OnceLock::new();
-    let half = |i: usize| {
-        let threads = (rayon::current_num_threads() + 1 - i) / 2;
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(move |t| format!("pair {i}.{t}"))
-            .build()
-    };
-    POOLS.get_or_init(|| Some([half(0).ok()?, half(1).ok()?])).as_ref()
-}
-
 /// Run `first` and `second` concurrently, each on half of the threads; one after the other if there is only one thread.
 pub fn join_ordered<T: Send>(
     order: &ThreadOrder,
@@ -112,8 +99,8 @@ pub fn join_ordered<T: Send>(
         let _finish = FinishOnDrop(order);
         first()
     };
-    let pools = if rayon::current_num_threads() < 2 { None } else { pools() };
-    let Some([a, b]) = pools else { return (first(), second()) };
+    let pools = if rayon::current_num_threads() < 2 { &[] } else { pools(2) };
+    let [a, b] = pools else { return (first(), second()) };
     std::thread::scope(|scope| {
         let second = scope.spawn(|| b.install(second));
         let first = a.install(first);

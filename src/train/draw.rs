@@ -26,15 +26,17 @@ impl Draw {
         Ok(Draw { indices, prompts: prompts.into_iter().map(|p| p.prompt).collect(), position })
     }
 
-    /// The first draw of the next round, if there is one; the current one has drawn all its examples.
-    pub fn next_round(ctx: &StepContext<'_>) -> Result<Option<Draw>> {
+    /// The first draw of the round `distance` rounds after the current one, if there is one. The current one has drawn all its examples, and
+    /// those between draw once each.
+    pub fn ahead(ctx: &StepContext<'_>, distance: usize) -> Result<Option<Draw>> {
         let (job, config) = (ctx.job, ctx.job.config);
-        if ctx.state.step + config.steps_per_round() >= ctx.total {
+        if ctx.state.step + distance * config.steps_per_round() >= ctx.total {
             return Ok(None);
         }
-        let ids = ctx.sampler.peek(config.examples_per_round());
+        let count = config.examples_per_round();
+        let ids = ctx.sampler.peek(distance * count).split_off((distance - 1) * count);
         let prompts = ids.par_iter().map(|&id| job.encode(id)).collect::<Result<_>>()?;
-        Draw::new(job, &ids, prompts, [ctx.state.round + 1, 0]).map(Some)
+        Draw::new(job, &ids, prompts, [ctx.state.round + distance as u64, 0]).map(Some)
     }
 
     /// The first `count` of these prompts.
@@ -58,6 +60,11 @@ impl Draw {
         };
         let prompts = Prompts::encoded(job.train, &self.indices, &self.prompts);
         sample_in_batches(responder, &prompts, &options, self.at_once(rollout))
+    }
+
+    /// The round that it is of.
+    pub fn round(&self) -> u64 {
+        self.position[0]
     }
 
     /// The place of prompt `number` in the call of the responder that it is part of.

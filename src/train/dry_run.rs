@@ -97,7 +97,10 @@ impl Planner<'_> {
             }
             None => meta(&request.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
-        let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
+        let train = &config.train;
+        let model = model
+            .with_gradient_checkpointing(train.gradient_checkpointing)
+            .with_gradient_buffers(train.gradient_buffers);
         freeze(&model, &config.train.freeze)?;
         let reference = match (objective::needs_reference(config), &config.lora) {
             (false, _) => None,

@@ -53,7 +53,7 @@ impl Algorithm for Grpo {
         if matches!(rollouts, Err(Error::Unavailable(_))) {
             self.server.borrow_mut().forget();
         }
-        let Rollouts { groups, prompts_drawn, server, next, sampler_gap } = rollouts?;
+        let Rollouts { groups, prompts_drawn, server, ahead, sampler_gap } = rollouts?;
         ctx.save_on_error = false;
         log_responses(ctx, &groups)?;
 
@@ -94,22 +94,32 @@ impl Algorithm for Grpo {
         if let Some(gap) = sampler_gap {
             rollout_metrics.push("sampler_gap", gap);
         }
-        std::thread::scope(|scope| -> Result<()> {
-            if let (Some(server), Some(next), true) = (&server, &next, job.comm.is_root()) {
-                // What cannot be sampled now is asked for by the next round, which says why.
-                scope.spawn(move || drop(next.sample(job, settings.rollout, &server.on_this_rank(), group_size)));
-            }
-            for _ in 0..settings.grpo.num_iterations {
-                let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
-                for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
-                    let metrics = rollout_metrics.clone();
-                    step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
-                    started = Instant::now();
+        if let Some(server) = server {
+            let state = &mut ctx.state;
+            let first = state.round;
+            state.sampled_by.pop_front();
+            for draw in ahead {
+                let distance = (draw.round() - first) as usize;
+                if state.sampled_by.len() < distance {
+                    state.sampled_by.push_back(server.adapter_of(distance).to_string());
                 }
+                let (server, rollout) = (Arc::clone(&server), settings.rollout);
+                ctx.background.begin(draw.round(), move || {
+                    if job.comm.is_root() {
+                        // What cannot be sampled now is asked for by that round, which says why.
+                        drop(draw.sample(job, rollout, &server.on_this_rank(distance), group_size));
+                    }
+                });
             }
-            Ok(())
-        })?;
-        ctx.state.sampled_by = server.filter(|_| next.is_some()).map(|server| server.adapter().to_string());
+        }
+        for _ in 0..settings.grpo.num_iterations {
+            let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
+            for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
+                let metrics = rollout_metrics.clone();
+                step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
+                started = Instant::now();
+            }
+        }
         Ok(())
     }
 }
@@ -148,9 +158,9 @@ struct Rollouts<'a> {
     /// Prompts that were sampled, more than there are groups if some were replaced.
     prompts_drawn: usize,
     /// The servers that sampled, if it was not the model that trains.
-    server: Option<RolloutServer<'a>>,
-    /// What they are to sample while this round trains.
-    next: Option<Draw>,
+    server: Option<Arc<RolloutServer<'a>>>,
+    /// What they are to sample while this round, and those between, train.
+    ahead: Vec<Draw>,
     /// How far their log-probabilities are from those of the model that trains, in nats; none where the adapter as it is samples nothing.
     sampler_gap: Option<f64>,
 }
@@ -221,17 +231,23 @@ impl Grpo {
         let Some(served) = settings.rollout.server_settings() else {
             let job = ctx.job;
             let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &job.responder())?;
-            return Ok(Rollouts { groups, prompts_drawn, server: None, next: None, sampler_gap: None });
+            return Ok(Rollouts { groups, prompts_drawn, server: None, ahead: Vec::new(), sampler_gap: None });
         };
         // Nothing of this round has touched the model until its responses are there.
         ctx.save_on_error = true;
+        ctx.background.wait_for(ctx.state.round);
         let server = self.server.borrow_mut().sync(ctx, served)?;
         let (groups, prompts_drawn) = self.collect_groups(ctx, settings, &server)?;
         ctx.save_on_error = true;
-        let next = if server.samples_ahead() { Draw::next_round(ctx)? } else { None };
+        let mut ahead = Vec::new();
+        for distance in 1..=server.max_staleness() {
+            if !ctx.background.has_begun(ctx.state.round + distance as u64) {
+                ahead.extend(Draw::ahead(ctx, distance)?);
+            }
+        }
         let (rollout, temperature) = (settings.rollout, settings.rollout.temperature);
-        let gap = match &next {
-            // These responses are of the adapter before. The first of the next round are of this one.
+        let gap = match ahead.iter().find(|draw| server.is_by_current_adapter(draw.round())) {
+            // These responses are of an earlier adapter. The first of a later round are of this one.
             Some(next) if !server.is_on_policy() => {
                 let first = next.first(server.enough_to_check());
                 let responses = first.sample(ctx.job, rollout, &server, 1)?;
@@ -246,7 +262,7 @@ impl Grpo {
                 Some(server.verify(&answered.collect::<Vec<_>>(), temperature)?)
             }
         };
-        Ok(Rollouts { groups, prompts_drawn, server: Some(server), next, sampler_gap: gap })
+        Ok(Rollouts { groups, prompts_drawn, server: Some(Arc::new(server)), ahead, sampler_gap: gap })
     }
 
     /// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of

@@ -4,6 +4,7 @@
 //! killed and resumes from its last checkpoint ends with the same bytes as one that was never stopped (on a CPU).
 
 mod algorithm;
+mod background;
 mod batch_sampler;
 mod callback;
 pub mod checkpoint;

@@ -7,10 +7,10 @@
 //! by the same operations whatever the number of threads, so the result does not depend on it. On other devices the same
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
-use crate::comm::{Communicator, Single};
+use crate::comm::{self, Communicator, Single};
 use crate::io::files::FileChecksum;
 use crate::model::safetensors_file::{self, Source, TensorFile, Values};
-use crate::nn::{self, Parameter, in_main_memory, read_together};
+use crate::nn::{self, Parameter, in_main_memory, read, read_together};
 use crate::train::settings::TrainSettings;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor};
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -154,25 +155,47 @@ impl<'a> AdamW<'a> {
 
     /// Give every rank the weights that this one has updated.
     fn share_weights(&self) -> Result<()> {
-        if self.comm.world_size() == 1 {
+        let ranks = self.comm.world_size();
+        if ranks == 1 {
             return Ok(());
         }
+        // By rank, pieces of the parameters in main memory. They go in rounds: a piece of each rank at a time.
+        let mut pieces: Vec<Vec<(&Slot, Range<usize>)>> = vec![Vec::new(); ranks];
         for slot in &self.slots {
             let value = slot.parameter.var.as_tensor();
-            let owner = self.owner(slot);
-            let is_own = owner == self.comm.rank();
-            if !in_main_memory(value.device()) && self.comm.exchange_on_device(value, Some(owner))? {
-                slot.parameter.sync_bf16_copy()?;
+            let (owner, count) = (self.owner(slot), value.elem_count());
+            if in_main_memory(value.device()) {
+                let starts = (0..count).step_by(comm::PIECE);
+                pieces[owner].extend(starts.map(|start| (slot, start..(start + comm::PIECE).min(count))));
                 continue;
             }
-            let mut values = if is_own { nn::numbers(value)?.to_vec() } else { vec![0.0; value.elem_count()] };
-            self.comm.broadcast_f32(owner, &mut values)?;
-            if !is_own {
-                value.slice_set(&Tensor::from_vec(values, value.dims(), value.device())?, 0, 0)?;
-                slot.parameter.sync_bf16_copy()?;
+            if !self.comm.exchange_on_device(value, Some(owner))? {
+                let is_own = owner == self.comm.rank();
+                let mut values = if is_own { nn::numbers(value)?.to_vec() } else { vec![0.0; count] };
+                self.comm.broadcast_f32(owner, &mut values)?;
+                if !is_own {
+                    value.slice_set(&Tensor::from_vec(values, value.dims(), value.device())?, 0, 0)?;
+                }
             }
+            slot.parameter.sync_bf16_copy()?;
         }
-        Ok(())
+        for round in 0..pieces.iter().map(Vec::len).max().unwrap_or(0) {
+            let piece = |rank: usize| pieces[rank].get(round).map(|(slot, range)| (*slot, range.clone()));
+            let lengths: Vec<usize> = (0..ranks).map(|rank| piece(rank).map_or(0, |(_, range)| range.len())).collect();
+            let own = piece(self.comm.rank());
+            let own =
+                own.map(|(slot, range)| Ok::<_, Error>((read(slot.parameter.var.as_tensor())?, range))).transpose()?;
+            let own: &[f32] = own.as_ref().map_or(&[], |(values, range)| &values[range.clone()]);
+            self.comm.exchange_f32(own, &lengths, &mut |rank, bytes| {
+                let Some((slot, range)) = piece(rank) else { return Ok(()) };
+                let write = |values: &mut [f32]| {
+                    values[range].iter_mut().zip(comm::f32_values(bytes)).for_each(|(to, value)| *to = value);
+                };
+                nn::mutate(slot.parameter.var.as_tensor(), write)
+            })?;
+        }
+        let received = pieces.iter().enumerate().filter(|(rank, _)| *rank != self.comm.rank()).flat_map(|(_, of)| of);
+        received.filter(|(_, range)| range.start == 0).try_for_each(|(slot, _)| slot.parameter.sync_bf16_copy())
     }
 
     /// The rank that has the moments.

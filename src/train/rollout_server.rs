@@ -1,8 +1,8 @@
 //! Rollouts by serving engines (`rollout.server`): before each round the adapter is written and loaded there under a name of its own, and
 //! what the servers answer is held against the model that trains before anything is learnt from it.
 //!
-//! Responses are kept in `rollout-server/` of the run directory as they arrive, in files named after the adapter, whose name holds a checksum of
-//! its weights. They stay until a checkpoint has left their round behind. So a run that was interrupted takes them again in place of asking,
+//! Responses are kept in `rollout-server/` of the run directory as they arrive, in files named after the round that learns from them and the
+//! adapter, whose name holds a checksum of its weights. They stay until a checkpoint has left their round behind. So a run that was interrupted takes them again in place of asking,
 //! and ends with the same bytes even if the server would now answer otherwise.
 
 use super::job::TrainJob;
@@ -44,8 +44,8 @@ pub(super) struct RolloutServer<'a> {
     round: u64,
     /// The adapter as it is.
     version: AdapterVersion,
-    /// The one before, if it has sampled the round's first prompts already.
-    earlier: Option<AdapterVersion>,
+    /// Earlier ones, which sample the first prompts of this round and of those after it.
+    earlier: Vec<AdapterVersion>,
 }
 
 /// A response that may be held against the model.
@@ -69,8 +69,8 @@ impl ServerState {
         let servers = AdapterServers::new(settings.endpoints.clone(), api_key_from_env(), settings.timeout, job.stop)?;
         let (version, earlier) = on_root(job.comm, || {
             let version = write_version(job, dir, round, &settings)?;
-            let earlier = ctx.state.sampled_by.as_ref().filter(|_| settings.ahead);
-            let earlier = earlier.map(|name| described(job, dir, &settings, name.clone()));
+            let earlier: Vec<AdapterVersion> =
+                ctx.state.sampled_by.iter().map(|name| described(job, dir, &settings, name.clone())).collect();
             if self.loaded.as_ref() != Some(&version) {
                 servers.load(&version).map_err(|e| match e {
                     Error::Unavailable(why) if !self.connected => {
@@ -80,7 +80,9 @@ impl ServerState {
                 })?;
                 self.connected = true;
                 // The one before, and those of a call that was killed.
-                for name in other_versions(&settings, dir, &[Some(&version), earlier.as_ref()])? {
+                for name in other_versions(&settings, dir, &|name| {
+                    [&version].into_iter().chain(&earlier).any(|needed| needed.name == name)
+                })? {
                     servers.unload(&name)?;
                     files::remove_if_exists(&adapter_dir(&settings, dir).join(name))?;
                 }
@@ -104,28 +106,38 @@ impl RolloutServer<'_> {
         self.settings.max_ratio
     }
 
-    /// Whether the next round is to be sampled while this one trains.
-    pub fn samples_ahead(&self) -> bool {
-        self.settings.ahead
+    /// `rollout.max_staleness`.
+    pub fn max_staleness(&self) -> usize {
+        self.settings.max_staleness
     }
 
-    /// The name of the adapter.
-    pub fn adapter(&self) -> &str {
-        &self.version.name
+    /// The name of the adapter that samples the first prompts of the round `distance` rounds after this one.
+    pub fn adapter_of(&self, distance: usize) -> &str {
+        &self.version_of(distance).name
+    }
+
+    fn version_of(&self, distance: usize) -> &AdapterVersion {
+        self.earlier.get(distance).unwrap_or(&self.version)
     }
 
     /// Whether the adapter as it is has sampled the round, so that its responses can be held against the model.
     pub fn is_on_policy(&self) -> bool {
-        self.earlier.is_none()
+        self.earlier.is_empty()
     }
 
-    /// What answers with the adapter as it is, on rank 0 alone.
-    pub fn on_this_rank(&self) -> AdapterResponder<'_> {
-        self.responder(&self.version)
+    /// Whether the first prompts of a round are sampled with the adapter as it is.
+    pub fn is_by_current_adapter(&self, round: u64) -> bool {
+        round.saturating_sub(self.round) as usize >= self.earlier.len()
     }
 
-    fn responder<'b>(&'b self, version: &'b AdapterVersion) -> AdapterResponder<'b> {
-        self.servers.responder(version, self.job.encoder, self.dir.join(RESPONSES).join(&version.name))
+    /// What answers the first prompts of the round `distance` rounds after this one, on rank 0 alone.
+    pub fn on_this_rank(&self, distance: usize) -> AdapterResponder<'_> {
+        self.responder(distance, self.version_of(distance))
+    }
+
+    fn responder<'b>(&'b self, distance: usize, version: &'b AdapterVersion) -> AdapterResponder<'b> {
+        let file = format!("{:08}-{}", self.round + distance as u64, version.name);
+        self.servers.responder(version, self.job.encoder, self.dir.join(RESPONSES).join(file))
     }
 
     /// How many prompts a call should have for each server to answer enough of them.
@@ -150,7 +162,7 @@ impl RolloutServer<'_> {
             if let Some(wrong) = self.fault(&endpoint.url, &sample, gap, temperature)? {
                 // They are not to be taken again when the server has been put right.
                 let dir = self.dir.join(RESPONSES);
-                self.job.comm.on_root(|| remove_files(&dir, &|name| name.starts_with(&self.version.name)))?;
+                self.job.comm.on_root(|| remove_files(&dir, &|name| name.contains(&self.version.name)))?;
                 return Err(Error::failed(wrong));
             }
             (sum, tokens) = (sum + gap * sample.logprobs.len() as f64, tokens + sample.logprobs.len());
@@ -202,10 +214,12 @@ impl RolloutServer<'_> {
 }
 
 impl Responder for RolloutServer<'_> {
-    /// Rank 0 asks, and all ranks get the responses. The first draw of a round is that of the adapter before, where that has sampled it.
+    /// Rank 0 asks, and all ranks get the responses. The first draw of a round is that of an earlier adapter, where one samples it.
     fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>> {
-        let earlier = self.earlier.as_ref().filter(|_| options.stream.1.starts_with(&[self.round, 0]));
-        let responder = self.responder(earlier.unwrap_or(&self.version));
+        let distance = options.stream.1.first().map_or(0, |round| round.saturating_sub(self.round)) as usize;
+        let is_first = options.stream.1.get(1) == Some(&0);
+        let version = if is_first { self.version_of(distance) } else { &self.version };
+        let responder = self.responder(distance, version);
         on_root(self.job.comm, || responder.respond(prompts, options))
     }
 }
@@ -289,18 +303,14 @@ fn described(job: &TrainJob<'_>, run: &Path, settings: &ServerSettings<'_>, name
     AdapterVersion { name, path, rank }
 }
 
-/// Names of the run's adapters that are not `needed`.
-fn other_versions(
-    settings: &ServerSettings<'_>,
-    run: &Path,
-    needed: &[Option<&AdapterVersion>],
-) -> Result<Vec<String>> {
+/// Names of the run's adapters that are not needed.
+fn other_versions(settings: &ServerSettings<'_>, run: &Path, is_needed: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
     let dir = adapter_dir(settings, run);
     let unreadable = |e: std::io::Error| Error::failed(format!("cannot read {}: {e}", dir.display()));
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix(run)) && needed.iter().flatten().all(|version| version.name != name) {
+        if name.starts_with(&prefix(run)) && !is_needed(&name) {
             names.push(name);
         }
     }
@@ -313,7 +323,7 @@ fn other_versions(
 /// # Errors
 /// A failure to remove a file.
 pub(super) fn forget_rounds_before(run: &Path, round: u64) -> Result<()> {
-    let of = |name: &str| name.split('-').nth(2).and_then(|of| of.parse::<u64>().ok());
+    let of = |name: &str| name.split('-').next().and_then(|of| of.parse::<u64>().ok());
     remove_files(&run.join(RESPONSES), &|name| of(name).is_some_and(|of| of < round))
 }
 

@@ -57,8 +57,8 @@ pub struct RolloutSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("trl" = "vllm_importance_sampling_clip_max"))]
     pub max_sampler_ratio: Option<f64>,
-    /// Updates that an adapter of `server` may lag behind: 0 (when not given) is exactly on-policy; at 1 the next round is sampled while the
-    /// current one trains.
+    /// Rounds that `server` samples ahead of the one that trains, each with the adapter as it is then: 0 (when not given) is exactly on-policy;
+    /// at 1 the next round is sampled while the current one trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("trl" = "max_staleness"))]
     pub max_staleness: Option<usize>,
@@ -96,6 +96,8 @@ impl Default for RolloutSettings {
 
 /// Ranks that vLLM takes as its `--max-lora-rank` (`MaxLoRARanks` in `vllm/config/lora.py`). It serves adapters of any rank up to that.
 pub const SERVER_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
+/// Largest `rollout.max_staleness`: each round ahead has a thread and an adapter on the servers.
+const MOST_STALE: usize = 16;
 /// Requests under way at once to each server.
 const CONCURRENCY: usize = 64;
 
@@ -110,8 +112,8 @@ pub struct ServerSettings<'a> {
     pub adapter_dir_on_server: Option<&'a str>,
     /// `rollout.server_timeout`.
     pub timeout: Duration,
-    /// `rollout.max_staleness` is 1: the next round is sampled while the current one trains.
-    pub ahead: bool,
+    /// `rollout.max_staleness`.
+    pub max_staleness: usize,
     /// `rollout.max_sampler_gap`.
     pub max_gap: f64,
     /// `rollout.max_sampler_ratio`.
@@ -143,7 +145,7 @@ impl RolloutSettings {
             adapter_dir: self.adapter_dir.as_deref(),
             adapter_dir_on_server: self.adapter_dir_on_server.as_deref(),
             timeout,
-            ahead: self.max_staleness.unwrap_or(0) > 0,
+            max_staleness: self.max_staleness.unwrap_or(0),
             max_gap: self.max_sampler_gap.unwrap_or(MAX_SAMPLER_GAP),
             max_ratio: self.max_sampler_ratio.unwrap_or(MAX_SAMPLER_RATIO),
         })
@@ -160,11 +162,11 @@ impl RolloutSettings {
     }
 
     /// Refuse a server that cannot be asked, and settings of a server where there is none. `rank` is that of the adapter, if one trains;
-    /// `rft` says whether the method is RFT.
+    /// `dynamic_sampling` that of RFT, if it is the method.
     ///
     /// # Errors
     /// An input error that names the key.
-    pub(crate) fn check_server(&self, rft: bool, rank: Option<usize>) -> Result<()> {
+    pub(crate) fn check_server(&self, dynamic_sampling: Option<usize>, rank: Option<usize>) -> Result<()> {
         let bad = |text: String| Err(Error::input(text));
         let Some(urls) = &self.server else {
             let written = [
@@ -179,9 +181,9 @@ impl RolloutSettings {
                 bad(format!("rollout.{key} has no effect without rollout.server; remove it"))
             });
         };
-        if !rft {
+        let Some(dynamic_sampling) = dynamic_sampling else {
             return bad("rollout.server needs train.method = \"rft\": on-policy SFT samples from the model that trains; remove it".into());
-        }
+        };
         let Some(rank) = rank else {
             return bad(
                 "rollout.server needs a section [lora]: a server is given each new version as an adapter, and full weights are not sent; \
@@ -239,13 +241,19 @@ impl RolloutSettings {
                 "rollout.max_sampler_ratio = {ratio}: must be at least 1 (at 1, no token weighs more than on-policy)"
             ));
         }
-        match self.max_staleness.unwrap_or(0) {
-            0 | 1 => Ok(()),
-            more => bad(format!(
-                "rollout.max_staleness = {more}: must be 0, for responses of the current adapter, or 1, to sample the next round while the \
-                 current one trains"
-            )),
+        let staleness = self.max_staleness.unwrap_or(0);
+        if staleness > MOST_STALE {
+            return bad(format!(
+                "rollout.max_staleness = {staleness}: must be at most {MOST_STALE}; at 0 every round is sampled with the current adapter"
+            ));
         }
+        if staleness > 1 && dynamic_sampling > 0 {
+            return bad(format!(
+                "rollout.max_staleness = {staleness} cannot be combined with grpo.dynamic_sampling: which prompts the rounds after the next begin \
+                 with would depend on how many it replaces; set one of them to 0, or rollout.max_staleness = 1"
+            ));
+        }
+        Ok(())
     }
 }
 

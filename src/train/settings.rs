@@ -13,6 +13,8 @@ pub use super::sft_settings::{LossReduction, SftLossType, SftSettings};
 pub const MAX_STEPS: usize = 99_999_999;
 /// Most examples that a round takes from the dataset.
 pub const MAX_EXAMPLES: usize = 1 << 16;
+/// Most sets of gradients that a batch is summed in.
+pub const MAX_GRADIENT_BUFFERS: usize = 64;
 
 /// How the model is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema)]
@@ -156,6 +158,10 @@ pub struct TrainSettings {
     /// Keep only each layer's input for the backward pass, and compute the layer again there: less memory, more time, the same result.
     #[schemars(extend("trl" = "gradient_checkpointing"))]
     pub gradient_checkpointing: bool,
+    /// Sets that the gradients of a batch are summed in, at least, on a CPU: several processes (`mpirun`) compute one each, a single one holds
+    /// them all. More make large models faster over processes and larger in one (docs/scaling.md); another number gives other last digits.
+    #[serde(default = "one")]
+    pub gradient_buffers: usize,
     /// Type of the factors of matrix products.
     #[serde(default)]
     #[schemars(extend("trl" = "bf16"))]
@@ -308,6 +314,10 @@ pub struct StallSettings {
 }
 
 /// A key that is left out of the resolved settings where it has no effect, so that older runs can be resumed.
+fn one() -> usize {
+    1
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
@@ -343,6 +353,7 @@ impl TrainConfig {
                 max_examples: 0,
                 max_length: 0,
                 gradient_checkpointing: false,
+                gradient_buffers: 1,
                 dtype: Default::default(),
                 comm_dtype: CommDtype::F32,
                 save_steps: 100,

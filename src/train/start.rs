@@ -137,7 +137,10 @@ fn on_this_thread(
     if comm.world_size() > 1 {
         comm.check_same(&serde_json::json!({ "weights at the start": weights_hash(&model)? }))?;
     }
-    let model = model.with_gradient_checkpointing(request.config.train.gradient_checkpointing);
+    let settings = &request.config.train;
+    let model = model
+        .with_gradient_checkpointing(settings.gradient_checkpointing)
+        .with_gradient_buffers(settings.gradient_buffers);
     if request.config.train.method == Method::Rft && model.dropout() > 0.0 {
         callback.note(&format!(
             "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \

@@ -1,5 +1,6 @@
 //! What a step changes: the state that a checkpoint holds, and what a round works with.
 
+use super::background::Background;
 use super::batch_sampler::BatchSampler;
 use super::callback::TrainerCallback;
 use super::early_signs::EarlySigns;
@@ -18,6 +19,7 @@ use crate::model::Sequence;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
@@ -36,9 +38,9 @@ pub struct TrainerState {
     /// On-policy SFT: the responses of the last sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_buffer: Option<SampleBuffer>,
-    /// `rollout.max_staleness = 1`: name of the adapter that samples the next round.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampled_by: Option<String>,
+    /// `rollout.max_staleness`: names of the adapters that sample the next rounds, one each.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub sampled_by: VecDeque<String>,
     /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub criterion_met: usize,
@@ -98,7 +100,7 @@ impl Default for TrainerState {
             cursor,
             replay_cursor: None,
             sample_buffer: None,
-            sampled_by: None,
+            sampled_by: VecDeque::new(),
             criterion_met: 0,
             best: None,
             prior_baseline: Vec::new(),
@@ -122,6 +124,8 @@ pub struct StepContext<'a> {
     pub sampler: BatchSampler,
     /// Encodes the examples of the next step during the current one.
     pub prefetcher: Prefetcher<'a>,
+    /// Works on rounds to come.
+    pub background: Background<'a>,
     /// What a checkpoint holds besides.
     pub state: TrainerState,
     /// Optimizer steps of the whole run.

@@ -1,6 +1,7 @@
 //! The training loop: rounds of an algorithm, with evaluation, checkpoints, stopping and resuming between them.
 
 use super::algorithm::Algorithm;
+use super::background::Background;
 use super::batch_sampler::BatchSampler;
 use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
@@ -140,6 +141,7 @@ pub fn train(
     }
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
+        let background = Background::start(scope, config.rollout.as_ref().map_or(0, |r| r.max_staleness.unwrap_or(0)));
         let signs = EarlySigns::default();
         let ctx = StepContext {
             job,
@@ -147,6 +149,7 @@ pub fn train(
             optimizer,
             sampler,
             prefetcher,
+            background,
             state,
             total,
             log,
@@ -353,8 +356,7 @@ impl Trainer<'_> {
             return Ok(false);
         }
         self.saved = Some(ctx.state.step);
-        // The adapter of the round before may have sampled the next one.
-        let round = ctx.state.round.saturating_sub(u64::from(ctx.state.sampled_by.is_some()));
+        let round = ctx.state.round;
         job.comm.on_root(|| forget_rounds_before(self.run.dir(), round))?;
         Ok(true)
     }

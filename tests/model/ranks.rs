@@ -206,6 +206,7 @@ fn toy_runs_do_not_depend_on_the_number_of_ranks() {
         ("rft", Method::Rft, vec![TOY, TOY_RFT]),
         ("rft of a server's responses", Method::Rft, vec![TOY, TOY_RFT, &served]),
         ("rft of a server, ahead", Method::Rft, vec![TOY, TOY_RFT, &served, "rollout.max_staleness=1"]),
+        ("rft of a server, two rounds ahead", Method::Rft, vec![TOY, TOY_RFT, &served, "rollout.max_staleness=2"]),
         ("rft with penalties", Method::Rft, vec![TOY, TOY_RFT, PENALTIES]),
         (
             "rft with minibatches, iterations, dynamic sampling and a reference",

@@ -223,33 +223,45 @@ fn adapters_go_where_the_server_sees_them() {
     assert!(error.exit_code() == 2 && error.to_string().contains("/elsewhere/jigsaw-"), "{error}");
 }
 
-/// With the next round sampled while the current one trains, responses are of the adapter before.
+/// Rounds that are sampled while earlier ones train have responses of the adapter as it was so many rounds before.
 #[test]
-fn the_next_round_can_be_sampled_ahead_and_the_run_still_repeats_and_resumes() {
-    let run = |fault: Fault, way: Way| {
-        let (dir, server) = (tempfile::tempdir().unwrap(), toys(fault));
-        let out = dir.path().join("run");
-        let ahead = served(&[&server.url], &["rollout.max_staleness=1", "rollout.server_timeout=3"]);
-        let (ended, first) = go(&out, &ahead, way);
-        let told = if ended.is_ok() { first } else { finish(&out, &ahead) };
-        (weights(&out), told, server)
-    };
-    let (expected, told, server) = run(Fault::None, PLAIN);
-    assert!(expected != undisturbed());
-    // The first round is on-policy. Later ones are corrected; and what the server samples with the adapter as it is agrees with the model.
-    assert!((metric(&told.steps[0], "sampler_ratio") - 1.0).abs() < 1e-5);
-    assert!(told.steps[1..].iter().all(|step| (metric(step, "sampler_ratio") - 1.0).abs() > 1e-4));
-    assert!(told.steps[..STEPS - 1].iter().all(|step| metric(step, "sampler_gap") < 1e-5));
-    assert_eq!(server.state().adapters.len(), 2, "this round's adapter and the one before");
-    assert_eq!(server.state().answers.len(), STEPS * 6 * 8);
-    for (fault, way) in [
-        (Fault::DropsEveryFifth, PLAIN),
-        (Fault::Dies(500, Duration::from_secs(5)), PLAIN),
-        (Fault::None, Way { poison: Some(10), ..PLAIN }),
-    ] {
-        let (got, told, server) = run(fault, way);
-        assert!(got == expected, "{fault:?}: {:?}", told.notes);
-        assert!(server.state().answers.values().all(|times| *times == 1), "{fault:?}");
+fn rounds_can_be_sampled_ahead_and_the_run_still_repeats_and_resumes() {
+    for staleness in [1, 3] {
+        let run = |fault: Fault, way: Way| {
+            let (dir, server) = (tempfile::tempdir().unwrap(), toys(fault));
+            let out = dir.path().join("run");
+            let lag = format!("rollout.max_staleness={staleness}");
+            let ahead = served(&[&server.url], &[&lag, "rollout.server_timeout=3"]);
+            let (ended, first) = go(&out, &ahead, way);
+            let told = if ended.is_ok() { first } else { finish(&out, &ahead) };
+            assert_eq!(std::fs::read_dir(out.join("rollout-server")).unwrap().count(), 0);
+            (weights(&out), told, server)
+        };
+        let (expected, told, server) = run(Fault::None, PLAIN);
+        assert!(expected != undisturbed());
+        // The first round is on-policy. Later ones are corrected; and what the server samples with the adapter as it is agrees with the model.
+        assert!((metric(&told.steps[0], "sampler_ratio") - 1.0).abs() < 1e-5);
+        assert!(told.steps[1..].iter().all(|step| (metric(step, "sampler_ratio") - 1.0).abs() > 1e-4));
+        assert!(told.steps[..STEPS - staleness].iter().all(|step| metric(step, "sampler_gap") < 1e-5));
+        let answers = |version: usize| {
+            let of_version = |(name, _): &&(String, u64)| name.split('-').nth(2).unwrap().parse() == Ok(version);
+            server.state().answers.keys().filter(of_version).count()
+        };
+        let rounds = |version: usize| match version {
+            0 => 1 + staleness,
+            _ => usize::from(version + staleness < STEPS),
+        };
+        assert!((0..STEPS).all(|version| answers(version) == rounds(version) * 6 * 8));
+        assert_eq!(server.state().adapters.len(), 2, "the adapter of the last round and the one that has sampled it");
+        for (fault, way) in [
+            (Fault::DropsEveryFifth, PLAIN),
+            (Fault::Dies(500, Duration::from_secs(5)), PLAIN),
+            (Fault::None, Way { poison: Some(10), ..PLAIN }),
+        ] {
+            let (got, told, server) = run(fault, way);
+            assert!(got == expected, "{fault:?}: {:?}", told.notes);
+            assert!(server.state().answers.values().all(|times| *times == 1), "{fault:?}");
+        }
     }
 }
 

@@ -99,7 +99,7 @@ fn runs_on_1_2_and_4_ranks_end_with_the_same_bytes() {
 }
 
 #[test]
-fn a_larger_model_goes_in_pairs_of_ranks_to_the_same_bytes() {
+fn a_larger_model_goes_in_pairs_of_ranks_or_in_sets_to_the_same_bytes() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     done(dir, "model init --preset small --out model");
@@ -108,11 +108,15 @@ fn a_larger_model_goes_in_pairs_of_ranks_to_the_same_bytes() {
     let line = format!(
         "{COMMON} --method sft --set train.steps=1 --set train.batch_size=10 --set eval.steps=0 --set lora.rank=128"
     );
-    for ranks in [1, 2, 3] {
-        succeeds(&on_ranks(dir, ranks, &format!("{line} --out small-{ranks}")));
-        assert_eq!(differing(dir, "small-1", &format!("small-{ranks}")), Vec::<String>::new());
+    let model = |name: &str| std::fs::read(dir.join(name).join("model/adapter_model.safetensors")).unwrap();
+    for (name, buffers) in [("pairs", 1), ("sets", 2)] {
+        for ranks in [1, 2, 3] {
+            let more = format!("--set train.gradient_buffers={buffers} --out {name}-{ranks}");
+            succeeds(&on_ranks(dir, ranks, &format!("{line} {more}")));
+            assert_eq!(differing(dir, &format!("{name}-1"), &format!("{name}-{ranks}")), Vec::<String>::new());
+        }
     }
-    assert!(std::fs::metadata(dir.join("small-1/model/adapter_model.safetensors")).unwrap().len() > 32 << 20);
+    assert!(model("pairs-1").len() > 32 << 20 && model("pairs-1") != model("sets-1"));
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn gradients_sent_as_bf16_are_half_the_bytes() {
     };
     let (whole, half) = (sent(2, "f32"), sent(2, "bf16"));
     sent(1, "bf16");
-    // Two sets of gradients, and the new weights, which are sent as f32 in both: 5/7.
+    // Two sets of gradients, and the new weights, which are sent as f32 in both: 2/3.
     assert!(half > 0.5 * whole && half < 0.75 * whole, "{half} of {whole} bytes");
     let model = |name: &str| std::fs::read(dir.join(name).join("model/model.safetensors")).unwrap();
     assert!(model("bf16-1") == model("f32-2"), "one process rounds nothing");

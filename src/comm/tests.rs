@@ -85,6 +85,27 @@ fn values_come_from_the_root_and_lists_are_put_end_to_end() {
 }
 
 #[test]
+fn every_rank_hears_the_numbers_of_the_others() {
+    let lengths = [3, 0, 2];
+    let results = all(3, |comm| {
+        let own: Vec<f32> = (0..lengths[comm.rank()]).map(|i| (10 * comm.rank() + i) as f32).collect();
+        let mut heard = Vec::new();
+        comm.exchange_f32(&own, &lengths, &mut |rank, bytes| {
+            heard.push((rank, f32_values(bytes).collect::<Vec<f32>>()));
+            Ok(())
+        })?;
+        Ok(heard)
+    });
+    let said = [(0, vec![0.0, 1.0, 2.0]), (1, vec![]), (2, vec![20.0, 21.0])];
+    for (rank, heard) in results.into_iter().enumerate() {
+        let others: Vec<_> = said.iter().filter(|(other, _)| *other != rank).cloned().collect();
+        assert_eq!(heard, others);
+    }
+    let wrong = threads::run(2, |comm| comm.exchange_f32(&[1.0], &[1, 2], &mut |_, _| Ok(())));
+    assert!(wrong.into_iter().all(|result| result.unwrap_err().to_string().contains("do not agree")));
+}
+
+#[test]
 fn items_are_done_in_rounds_and_kept_in_order_on_every_rank() {
     for world_size in 1..=4 {
         let results = all(world_size, |comm| {

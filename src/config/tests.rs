@@ -333,7 +333,7 @@ fn a_server_for_rollouts_needs_an_adapter_and_is_refused_with_what_cannot_be() {
         plan(&["rollout.server=[\"http://a:8000/v1\", \"https://b/v1/\"]", "rollout.max_staleness=16"]).rollout;
     let server = rollout.as_ref().and_then(|rollout| rollout.server_settings()).unwrap();
     let addresses: Vec<&str> = server.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
-    assert_eq!((addresses, server.ahead), (vec!["http://a:8000/v1", "https://b/v1"], true));
+    assert_eq!((addresses, server.max_staleness), (vec!["http://a:8000/v1", "https://b/v1"], 16));
     for (set, parts) in [
         ("rollout.server=a:8000", ["rollout.server a:8000/v1", "no address"]),
         ("rollout.server=[]", ["rollout.server", "names no address"]),

@@ -89,7 +89,16 @@ mod tests {
             [(4, 2, vec![2, 2]), (5, 2, vec![2, 3]), (2, 3, vec![1, 1, 1]), (3, 1, vec![3])]
         {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut sizes = pool.install(|| share_threads(count, |_| rayon::current_num_threads()));
+            // None ends before each pool has one.
+            let all = std::sync::Barrier::new(count.min(threads));
+            let mut sizes = pool.install(|| {
+                share_threads(count, |i| {
+                    if i < threads {
+                        all.wait();
+                    }
+                    rayon::current_num_threads()
+                })
+            });
             sizes.sort_unstable();
             assert_eq!(sizes, expected);
         }

@@ -109,7 +109,8 @@ fn a_larger_model_goes_in_pairs_of_ranks_or_in_sets_to_the_same_bytes() {
         "{COMMON} --method sft --set train.steps=1 --set train.batch_size=10 --set eval.steps=0 --set lora.rank=128"
     );
     let model = |name: &str| std::fs::read(dir.join(name).join("model/adapter_model.safetensors")).unwrap();
-    for (name, buffers) in [("pairs", 1), ("sets", 2)] {
+    // Three sets of a batch are other shards than a pair.
+    for (name, buffers) in [("pairs", 1), ("sets", 3)] {
         for ranks in [1, 2, 3] {
             let more = format!("--set train.gradient_buffers={buffers} --out {name}-{ranks}");
             succeeds(&on_ranks(dir, ranks, &format!("{line} {more}")));
@@ -389,12 +390,17 @@ fn ranks_that_differ_evaluate_nothing() {
     for name in ["tuned", "seen.tsv"] {
         std::os::unix::fs::symlink(dir.join(name), dir.join("elsewhere").join(name)).unwrap();
     }
+    std::fs::create_dir(dir.join("other-tuned")).unwrap();
+    for name in ["model", "data", "seen.tsv"] {
+        std::os::unix::fs::symlink(dir.join(name), dir.join("other-tuned").join(name)).unwrap();
+    }
+    done(dir, "model init --preset tiny --seed 6 --out other-tuned/tuned");
     let line = format!("{DYNAMICS} --out out");
     let others = [
         ("-wdir elsewhere PROGRAM", line.clone(), "measurement.base: "),
         (PROGRAM, line.replace("sft=data", "sft=other-data"), "measurement.train.sft.data: "),
         (PROGRAM, line.replace("pairs 9", "pairs 8"), "measurement.config.pairs: 9 -> 8"),
-        (PROGRAM, line.replace("--model tuned", "--model model"), "checkpoints"),
+        ("-wdir other-tuned PROGRAM", line.clone(), "checkpoints.0: "),
     ];
     refuses_other_ranks(dir, &line, &others);
 }

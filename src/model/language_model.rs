@@ -96,8 +96,9 @@ pub trait LanguageModel: Sync {
 pub trait MemoryFootprint {
     /// Whether the fused CPU kernels do the work. If not, candle's ops do it on a device, and take other memory.
     fn uses_cpu_kernels(&self) -> bool;
-    /// The peak of [`LanguageModel::backward`] for a batch of these groups of sequences.
-    fn backward_bytes(&self, batch: &[GroupSize]) -> BackwardBytes;
+    /// The peak of [`LanguageModel::distributed_backward`] for a batch of these groups of sequences, on the one of so many ranks that takes the
+    /// most.
+    fn backward_bytes(&self, batch: &[GroupSize], ranks: usize) -> BackwardBytes;
     /// The peak of [`LanguageModel::generate`] in bytes, beside the weights and the pixels of the prompts.
     fn generate_bytes(&self, prompts: &[PromptSize], samples: usize, new_tokens: usize) -> usize;
     /// Bytes of the pixels of a prompt.

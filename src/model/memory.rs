@@ -84,7 +84,7 @@ impl MemoryFootprint for Model {
         Model::uses_cpu_kernels(self)
     }
 
-    fn backward_bytes(&self, batch: &[GroupSize]) -> BackwardBytes {
+    fn backward_bytes(&self, batch: &[GroupSize], ranks: usize) -> BackwardBytes {
         if !self.uses_cpu_kernels() {
             let activations = (self.device_floats(batch) as f64 * F32 as f64 * DEVICE_ROUNDING) as usize;
             return BackwardBytes { activations, thread_gradients: 0 };
@@ -94,11 +94,12 @@ impl MemoryFootprint for Model {
         let threads = rayon::current_num_threads();
         let (at_once, separate) = match sharding.schedule(shards.len()) {
             ShardSchedule::PerThread(count) | ShardSchedule::Separate(count) => {
-                (count.min(threads), count * sharding.bytes)
+                let own = count.div_ceil(ranks);
+                (own.min(threads), own * sharding.bytes)
             }
             ShardSchedule::Pairs => {
                 let ends = self.weight_bytes(|p| p.trainable() && self.is_shared(p));
-                (threads.min(2), ends)
+                (threads.min(2usize.div_ceil(ranks)), ends)
             }
             ShardSchedule::Sequential => (1, 0),
         };

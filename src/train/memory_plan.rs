@@ -251,7 +251,7 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
             },
         };
         let batch: Vec<GroupSize> = round.iter().take(config.train.batch_size).map(group).collect();
-        model.backward_bytes(&batch)
+        model.backward_bytes(&batch, job.comm.world_size())
     };
     let shortest = if config.rollout.is_some() && lengths == Lengths::UpTo { 1 } else { LENGTHS };
     let shares = shortest..=LENGTHS;

@@ -49,7 +49,7 @@ pub fn backward(model: &Model, (sizes, batch): (Vec<GroupSize>, Vec<Sequence>)) 
     };
     // Gradients stay from the first pass on.
     model.backward(&batch, 1.0, None, &loss).unwrap();
-    let planned = model.backward_bytes(&sizes);
+    let planned = model.backward_bytes(&sizes, 1);
     let planned = planned.activations + planned.thread_gradients;
     // How much is held at once depends on how the threads meet: on a busy machine, the largest shards meet only in some passes.
     let mut held = 0;

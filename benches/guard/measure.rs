@@ -185,7 +185,9 @@ impl Product {
     }
 }
 
-/// Has this processor two multiply-add units of 512 bits a core? Known of Intel's server processors with AMX; others count as having one.
+/// Has this processor two multiply-add units of 512 bits a core? Known of Intel's server processors with AVX512-BF16, whose virtual machines may
+/// hide AMX; others count as having one.
 pub fn two_wide_units() -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_tile"))
+    let has = |text: &str| text.contains("GenuineIntel") && text.contains(" avx512_bf16");
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has(&text))
 }
